@@ -1,0 +1,68 @@
+"""Records of production: what was seen there, and what it changes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from autoglm_ops.contracts.record import Record
+
+
+class DriftReport(Record):
+    """Distribution of one feature now against the training reference."""
+
+    feature: str
+    kind: Literal["psi", "kl", "ks"]
+    value: float
+    threshold: float
+    rows: int
+    drifted: bool
+
+
+class Signal(Record):
+    """One thing production said, with the evidence it stands on. `value` against `threshold`, over `rows` rows of `window`."""
+
+    name: Literal["quality", "drift", "latency", "error-rate"]
+    fired: bool
+    value: float
+    threshold: float
+    low: float
+    high: float
+    rows: int
+    window: tuple[str, str]
+    reason: str
+
+
+class SearchSpacePatch(Record):
+    """One bounded change of one key of the search space, or of a fixed setting. Undone by swapping `old` and `new`."""
+
+    key: str
+    old: Any
+    new: Any
+    signal: str
+    reason: str
+    evidence: dict[str, Any]
+    created: str
+    expires: str
+
+
+class PatchSet(Record):
+    """`inputs/patches.json`: the active patches, oldest first."""
+
+    patches: tuple[SearchSpacePatch, ...] = ()
+
+
+class FeedbackSnapshot(Record):
+    """`inputs/feedback.json`: labels that came back from production, by the digest of the stored folder (`labels.jsonl`)."""
+
+    digest: str | None = None
+    rows: int = 0
+    until: str | None = None
+
+
+class Alert(Record):
+    """Something a person should know."""
+
+    name: str
+    severity: Literal["info", "warning", "critical"]
+    message: str
+    labels: dict[str, str] = {}

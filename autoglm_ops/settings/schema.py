@@ -1,0 +1,227 @@
+"""The shape of params.yaml. A field's docstring is its help text; a test holds that this and params.yaml agree."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: frozen, closed, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Columns(Section):
+    """What the user's own dataset calls our columns."""
+
+    text: str = "text"
+    label: str = "label"
+    timestamp: str = "timestamp"
+    id: str = "id"
+    source: str = "source"
+
+
+class Data(Section):
+    path: str | None = None
+    """A JSONL, CSV or Parquet file or a folder of them; null is the bundled dataset of Chinese reviews."""
+    epoch: date = date(2026, 1, 1)
+    """The day of the bundled dataset's first partition, and of rows that carry no timestamp."""
+    days: Count = 14
+    """Into how many equal daily partitions the bundled dataset is cut, in file order."""
+    columns: Columns = Columns()
+    labels: tuple[str, ...] | None = None
+    """The allowed labels; null takes those that occur."""
+    window_days: int = Field(default=0, ge=0)
+    """Train on the last N days only; 0 is all of them."""
+    labelled_until: date | None = None
+    """Labels of the source later than this day are not read: they must come back as feedback."""
+    feedback: bool = True
+    """Add the labels that production returned."""
+
+
+class Validation(Section):
+    suite: str = "expectations/raw.yaml"
+    """The expectations every raw dataset must meet."""
+    budget_share: Share = 0.005
+    budget_rows: int = Field(default=100, ge=0)
+    """The run stops when more rows than either budget are quarantined (whichever is larger)."""
+    min_chars: Count = 1
+    max_chars: Count = 20_000
+
+
+class Prepare(Section):
+    holdout: Share = 0.15
+    """Share of distinct texts, by content hash, that no model is ever trained on."""
+    validation: Share = 0.1
+    """Share, by content hash, for early stopping and tuning."""
+    gate_days: Count = 3
+    """The gate judges on the held-out rows of this many last days."""
+
+
+class Tokenize(Section):
+    tokenizer: str | None = None
+    """A tokenizer folder to load; null trains one on the training rows."""
+    vocabulary: int = Field(default=6000, ge=64, le=200_000)
+    max_length: int = Field(default=128, ge=8, le=8192)
+    """Tokens per row, the rest is cut."""
+
+
+class Model(Section):
+    name: str = "glm-small"
+    """A built-in configuration, or the path of any Hugging Face sequence classifier."""
+    hidden_size: int | None = Field(default=None, ge=16, le=16384)
+    layers: int | None = Field(default=None, ge=1, le=256)
+    heads: int | None = Field(default=None, ge=1, le=256)
+    dropout: Share | None = None
+    """Null keeps the configuration's own value, here and above."""
+
+
+class Plan(Section):
+    ranks: int | None = Field(default=None, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
+    zero_stage: Literal[0, 1, 2, 3] | None = None
+    """Null lets the planner choose, here and above; it states why."""
+
+
+class Tune(Section):
+    enabled: bool = True
+    trials: int = Field(default=8, ge=1, le=10_000)
+    steps: Count = 150
+    """Optimiser steps a trial may take."""
+    seconds: Positive = 240.0
+    """A hard stop: the stage fails and says so, rather than tuning on."""
+    space: dict[str, dict[str, Any]] = {}
+    """Settings key -> {loguniform|uniform|int: [low, high]} or {choice: [...]}."""
+
+
+class Train(Section):
+    learning_rate: Positive = 1e-3
+    batch_size: Count = 64
+    """The global batch, over all ranks and accumulation steps, exactly."""
+    epochs: Positive = 3.0
+    max_steps: int | None = Field(default=None, ge=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_share: Share = 0.1
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    gradient_clip: Positive = 1.0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    optimizer: Literal["adamw"] = "adamw"
+    evaluations: Count = 6
+    """How often the validation rows are scored; the best of these is kept."""
+
+
+class Evaluate(Section):
+    metric: Literal["macro_f1", "accuracy"] = "macro_f1"
+    resamples: int = Field(default=2000, ge=200, le=100_000)
+    batch_size: Count = 256
+
+
+class Gate(Section):
+    minimum: Share = 0.6
+    """A first champion must reach this on the gate's rows."""
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    """Two-sided level of the paired test."""
+    min_rows: Count = 100
+    """Fewer rows than this are no evidence."""
+    slice_drop: Share = 0.1
+    """A slice of at least min_rows rows that falls by more than this, significantly, rejects."""
+    max_model_mb: Positive = 4000.0
+
+
+class Release(Section):
+    name: Name = "autoglm"
+    promote: bool = True
+    """False registers and never moves the champion (backfills, experiments)."""
+    approval: bool = False
+    """True waits for a person in Airflow before promotion."""
+
+
+class Monitor(Section):
+    psi: Positive = 0.2
+    kl: Positive = 0.1
+    min_rows: Count = 200
+    """Windows smaller than this say nothing."""
+    quality_drop: Share = 0.05
+    """Quality signal: the window's metric is this far under the champion's at promotion, beyond its interval."""
+    window_days: Count = 1
+
+
+class Feedback(Section):
+    trials: int = Field(default=4, ge=1, le=1000)
+    """Trials of a retune study."""
+    max_step: float = Field(default=0.5, gt=0, lt=1)
+    """Largest relative change a patch may make to a bound."""
+    cooldown_days: int = Field(default=1, ge=0)
+    """A key that was patched is left alone for this many days."""
+    expire_days: Count = 7
+    max_per_source: Count = 100_000
+    """Labels accepted per source and day."""
+
+
+class StoreSettings(Section):
+    uri: str | None = None
+    """Where artefacts live: a folder or s3://bucket/prefix; null is a folder under $AUTOGLM_HOME."""
+
+
+class Tracking(Section):
+    uri: str | None = None
+    """The MLflow tracking and registry URI; null is SQLite under $AUTOGLM_HOME."""
+    experiment: str = "autoglm"
+
+
+class Cluster(Section):
+    backend: Literal["local"] = "local"
+    """Where stages run. Kubernetes and Slurm arrive with their own release."""
+    deadline_seconds: Positive = 3600.0
+
+
+class Serving(Section):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    max_batch: Count = 32
+    batch_wait_ms: float = Field(default=2.0, ge=0)
+    refresh_seconds: Positive = 2.0
+    """How often the alias is looked up."""
+    queue: Count = 256
+
+
+class Notify(Section):
+    kind: Literal["log", "file"] = "log"
+    """Who hears of a failure: the log, or a line in $AUTOGLM_HOME/notices.jsonl as well."""
+
+
+class Settings(Section):
+    """All of params.yaml."""
+
+    seed: Seed = 7
+    data: Data = Data()
+    validation: Validation = Validation()
+    prepare: Prepare = Prepare()
+    tokenize: Tokenize = Tokenize()
+    model: Model = Model()
+    plan: Plan = Plan()
+    tune: Tune = Tune()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    gate: Gate = Gate()
+    release: Release = Release()
+    monitor: Monitor = Monitor()
+    feedback: Feedback = Feedback()
+    store: StoreSettings = StoreSettings()
+    tracking: Tracking = Tracking()
+    cluster: Cluster = Cluster()
+    serving: Serving = Serving()
+    notify: Notify = Notify()
+
+
+PLACEMENT = frozenset({"store", "tracking", "cluster", "serving", "notify"})
+"""Sections that change where things are and never what a stage outputs: overridable at any time (design §5)."""

@@ -1,0 +1,60 @@
+"""Every stage and effect by name, in pipeline order. A stage's module is imported only when it runs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from autoglm_ops.errors import UsageError
+from autoglm_ops.stages.base import Spec, Stage
+
+
+def _stage(name: str, *code: str, after: str = "", inputs: str = "", params: str = "", dvc: bool = True) -> Spec:
+    own = (f"autoglm_ops/stages/{name}.py", *(f"autoglm_ops/{package}" for package in code))
+    return Spec(
+        name, f"autoglm_ops.stages.{name}:run", tuple(after.split()), tuple(inputs.split()), tuple(params.split()), own, dvc
+    )
+
+
+SPECS: dict[str, Spec] = {
+    spec.name: spec
+    for spec in (
+        _stage("ingest", "data", inputs="source as_of feedback", params="data"),
+        _stage("validate", "validation", after="ingest", params="data validation"),
+        _stage("prepare", "data", "monitoring/drift.py", after="validate", params="prepare data"),
+        _stage("tokenize", "data", after="prepare", params="tokenize seed"),
+        _stage("plan", "planning", after="tokenize", inputs="hardware", params="plan model train tokenize"),
+        _stage(
+            "tune", "tuning", "training", after="tokenize plan", inputs="patches history", params="tune train model seed"
+        ),
+        _stage("train", "training", after="prepare tokenize plan tune", params="train model tokenize seed"),
+        _stage(
+            "evaluate", "evaluation", "training", after="prepare tokenize train", inputs="champion", params="evaluate tokenize seed"
+        ),
+        _stage("gate", "evaluation", after="evaluate", inputs="champion", params="gate"),
+        _stage(
+            "report", "evaluation", after="validate prepare plan tune train evaluate gate", inputs="champion patches", params="evaluate"
+        ),
+        _stage("track", after="evaluate gate train", dvc=False),
+        _stage("register", after="train gate", dvc=False),
+        _stage("promote", after="gate", dvc=False),
+        _stage("deploy", after="gate", dvc=False),
+        _stage("summary", after="report", dvc=False),
+    )
+}
+
+PIPELINE = tuple(name for name, spec in SPECS.items() if spec.dvc)
+EFFECTS = tuple(name for name, spec in SPECS.items() if not spec.dvc)
+
+
+def find(name: str) -> Spec:
+    """The spec called `name`. Raises UsageError listing the known ones."""
+    if name not in SPECS:
+        raise UsageError(f"unknown stage {name!r}; known: {', '.join(SPECS)}")
+    return SPECS[name]
+
+
+def function(spec: Spec) -> Stage:
+    """Import and return the stage's function."""
+    module, _, attribute = spec.target.partition(":")
+    stage: Stage = getattr(import_module(module), attribute)
+    return stage
