@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from autoglm_ops.contracts.record import Record
 
 
@@ -11,18 +13,19 @@ class AsOf(Record):
     day: str
 
 
-class StudyHistory(Record):
-    """`inputs/history.json`: digests of earlier tuning reports that may warm-start the next study."""
-
-    studies: tuple[str, ...] = ()
-
-
 class RunInfo(Record):
-    """What `open run` answers: where the run lives and whether there is anything to do."""
+    """What `open run` answers: where the run lives and whether there is anything to do.
+
+    decision: "run" (new, or unfinished work found again), "finished" (this run key is done), or "champion" (the run could
+    only rebuild the present champion). content_key: digest of data, parameters and code, the champion left out.
+    """
 
     run: str
     workspace: str
-    decision: str
+    dag: str
+    dag_run_id: str
+    decision: Literal["run", "finished", "champion"]
     reason: str
     as_of: str
     content_key: str
+    opened: float

@@ -9,7 +9,7 @@ from autoglm_ops.stages.base import Spec, Stage
 
 
 def _stage(name: str, *code: str, after: str = "", inputs: str = "", params: str = "", dvc: bool = True) -> Spec:
-    own = (f"autoglm_ops/stages/{name}.py", *(f"autoglm_ops/{package}" for package in code))
+    own = (f"autoglm_ops/stages/{name}.py", *(path if path == "expectations" else f"autoglm_ops/{path}" for path in code))
     return Spec(
         name, f"autoglm_ops.stages.{name}:run", tuple(after.split()), tuple(inputs.split()), tuple(params.split()), own, dvc
     )
@@ -19,12 +19,12 @@ SPECS: dict[str, Spec] = {
     spec.name: spec
     for spec in (
         _stage("ingest", "data", inputs="source as_of feedback", params="data"),
-        _stage("validate", "validation", after="ingest", params="data validation"),
+        _stage("validate", "validation", "expectations", after="ingest", params="data validation"),
         _stage("prepare", "data", "monitoring/drift.py", after="validate", params="prepare data"),
         _stage("tokenize", "data", after="prepare", params="tokenize seed"),
         _stage("plan", "planning", after="tokenize", inputs="hardware", params="plan model train tokenize"),
         _stage(
-            "tune", "tuning", "training", after="tokenize plan", inputs="patches history", params="tune train model seed"
+            "tune", "tuning", "training", after="tokenize plan", inputs="patches", params="tune train model seed"
         ),
         _stage("train", "training", after="prepare tokenize plan tune", params="train model tokenize seed"),
         _stage(
