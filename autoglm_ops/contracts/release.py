@@ -38,12 +38,17 @@ class Champion(Record):
 
 
 class SliceResult(Record):
-    """One slice of the gate's rows (a day, a label, a length band): the metric of both on it."""
+    """One slice of the gate's rows (a day, a label, a length band): the metric of both on it. On a label it is the recall.
+
+    difference: candidate minus champion with its interval; p_value: two-sided, of no difference. None without a champion.
+    """
 
     name: str
     rows: int
     candidate: float
     champion: float | None
+    difference: Interval | None = None
+    p_value: float | None = None
 
 
 class EvaluationReport(Record):
