@@ -1,0 +1,68 @@
+# Two commands do all: `make run` (one whole retraining cycle) and `make test`.
+# Everything lives in .venv (packages) and .autoglm (what runs leave); `make clean` removes the second.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(abspath $(VENV)/bin)
+DAYS   ?= 14
+ARGS   ?=
+UV_VERSION := 0.13.9
+TORCH      := 2.13.0
+export PATH := $(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check up down demo bench doctor nightly lock clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+install: $(VENV)/.installed ## the packages, pinned by hash, into .venv
+
+# torch comes first and by pip: the platform's own choice of build (CPU or CUDA) then stays.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed; try: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "installing into $(VENV) (once, about a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)" "torch==$(TORCH)"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: install ## one whole retraining cycle on real data; ARGS="--set train.epochs=1"
+	@autoglm run $(ARGS)
+
+test: install ## the tests
+	@pytest
+
+check: install ## format, lint, types and unit tests: before every commit
+	@ruff format --check --quiet .
+	@ruff check --quiet .
+	@mypy
+	@pytest tests/unit tests/contracts -x
+
+up: install ## Airflow, MLflow and the model server on loopback
+	@autoglm up $(ARGS)
+
+down: install ## stop exactly what `make up` started
+	@autoglm down
+
+demo: install ## the loop closing over DAYS days (14)
+	@autoglm demo --days $(DAYS) $(ARGS)
+
+bench: install ## the benchmarks: tables on the terminal, JSON in .autoglm/bench
+	@for file in tests/benchmarks/bench_*.py; do python $$file || exit 1; done
+
+doctor: install ## what works on this machine
+	@autoglm doctor
+
+nightly: install ## everything, the long ones too
+	@pytest -m "slow or not slow"
+	@autoglm demo --days 14
+
+lock: install ## resolve pyproject.toml into requirements.lock (torch and what only its CUDA build needs stay out)
+	@uv pip compile pyproject.toml --quiet --all-extras --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  $(foreach name,torch $(shell grep -oE '^(nvidia|cuda|triton)[a-z0-9-]*' requirements.lock),--no-emit-package $(name)) -o requirements.lock
+	@names=$$(grep -oE '^(nvidia|cuda|triton)[a-z0-9-]*' requirements.lock); test -z "$$names" || $(MAKE) lock
+
+clean: ## remove what runs left (.autoglm, out); packages stay
+	@rm -rf .autoglm out completed refused inputs/*.json dvc.lock

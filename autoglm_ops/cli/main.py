@@ -1,0 +1,75 @@
+"""`autoglm`: the command line. Thin: it parses, calls a stage or a capability, and prints for people or as JSON.
+
+Exit codes (design §6): 0 done, 2 usage or settings, 3 refused, 75 try again, 1 a bug.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from importlib import import_module
+
+import click
+import typer
+
+from autoglm_ops import __version__, logs
+from autoglm_ops.errors import AutoGLMError
+
+app = typer.Typer(
+    name="autoglm",
+    help="Retrain language models every day, promote only on evidence, and let production steer the next search.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# One file per group of commands, in the order of a newcomer's day.
+GROUPS = ("doctor", "run", "stage", "runs", "snapshot", "report", "release", "serve", "feedback", "monitor", "airflow", "demo")
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def build() -> typer.Typer:
+    """The app with every command. A group is a module of this package with `add_to(app)`."""
+    for group in GROUPS:
+        import_module(f"autoglm_ops.cli.{group}").add_to(app)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; every foreseen error is one message on stderr and its exit code."""
+    _offline()
+    logs.configure(plain=None if "AUTOGLM_LOG_PLAIN" not in os.environ else True)
+    try:
+        code = build()(args=arguments, standalone_mode=False)
+    except AutoGLMError as error:
+        print(f"autoglm: {logs.redact(str(error))}", file=sys.stderr)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        print("autoglm: interrupted; start the same command again and it goes on where it was", file=sys.stderr)
+        code = 130
+    logging.shutdown()
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _offline() -> None:
+    """Nothing here may phone home or wait for a model hub (set before any library is imported)."""
+    for name, value in {
+        "DVC_NO_ANALYTICS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)

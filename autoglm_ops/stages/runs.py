@@ -1,0 +1,246 @@
+"""Run workspaces: open one, execute a stage in it, close it. A DAG run never works in the user's checkout (design §4)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from autoglm_ops.contracts.cluster import JobSpec
+from autoglm_ops.contracts.inputs import RunInfo
+from autoglm_ops.contracts.record import Completion, Record, digest_of
+from autoglm_ops.errors import AutoGLMError, UsageError
+from autoglm_ops.settings import PLACEMENT, load, load_tree, resolve
+from autoglm_ops.settings.layers import PREFIX
+from autoglm_ops.settings.writer import write_resolved
+from autoglm_ops.stages import graph, runner, snapshot
+from autoglm_ops.stages.workplace import Workplace
+from autoglm_ops.versioning import git
+
+BRANCH = "runs/"
+
+
+class Closed(Record):
+    """`.closed.json` in a workspace: the run is done, and this commit holds it."""
+
+    run: str
+    commit: str
+    tag: str | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """Who asks for a run, and for what. `as_of` None is today; both are clipped to the data that exists."""
+
+    dag: str
+    dag_run_id: str
+    as_of: date | None = None
+    overrides: tuple[str, ...] = ()
+    configs: tuple[Path, ...] = field(default_factory=tuple)
+
+
+def open_run(request: Request, origin: Path, home: Path) -> RunInfo:
+    """Find or make the workspace for `request`. The same DAG run id, and the same unfinished work, find the same one.
+
+    Raises UsageError (no git), SettingsError, BadData (no data by then). Two openers wait for each other.
+    """
+    git.require_checkout(origin)
+    with _locked(home / "runs" / ".lock"):
+        known = home / "dagruns" / f"{digest_of([request.dag, request.dag_run_id])[:24]}.json"
+        if known.exists():
+            return RunInfo.read(known)
+        info = _decide(request, origin, home)
+        info.write(known)
+        return info
+
+
+def _decide(request: Request, origin: Path, home: Path) -> RunInfo:
+    tree, sources = load_tree(origin / "params.yaml", overrides=request.overrides, configs=request.configs)
+    settings = resolve(tree, sources)
+    world = snapshot.take(settings, origin, home, request.as_of, datetime.now(UTC).date())
+    source_tree = git.source_tree(origin)
+    content = world.content_key(settings, snapshot.code_digest(origin, source_tree))
+    params = {key: value for key, value in settings.model_dump(mode="json").items() if key not in PLACEMENT}
+    key = digest_of([request.dag, world.as_of.day, params, source_tree, world.digest()])[:16]
+
+    def answer(decision: str, reason: str, run: str = key) -> RunInfo:
+        return RunInfo.model_validate(
+            {
+                "run": run,
+                "workspace": str(home / "runs" / run),
+                "dag": request.dag,
+                "dag_run_id": request.dag_run_id,
+                "decision": decision,
+                "reason": reason,
+                "as_of": world.as_of.day,
+                "content_key": content,
+                "opened": time.time(),
+            }
+        )
+
+    unfinished = next((info for info in listed(home) if _continues(info, request.dag, content)), None)
+    if unfinished is not None:
+        return answer("run", f"continues the unfinished run {unfinished.run}", unfinished.run)
+    if request.dag == "daily_retrain" and world.champion.content_key == content and world.champion.model:
+        version = world.champion.model.version
+        return answer("champion", f"champion v{version} was made of the same data, parameters and code: nothing to do")
+    if closed(home / "runs" / key) is not None:
+        return answer("finished", f"run {key} is finished: the same data, parameters, code and champion")
+    info = answer("run", "new run")
+    carried = _create(info, origin, home, world, tree, sources)
+    if carried:
+        names = ", ".join(carried[:5]) + (f" and {len(carried) - 5} more" if len(carried) > 5 else "")
+        info = info.model_copy(update={"reason": f"new run; carries uncommitted changes of {names}"})
+    return info
+
+
+def _create(
+    info: RunInfo, origin: Path, home: Path, world: snapshot.Snapshot, tree: dict[str, object], sources: dict[str, str]
+) -> list[str]:
+    """Build the workspace beside its place and move it in whole. Returns the files carried over."""
+    from autoglm_ops.versioning import dvc
+
+    final = Path(info.workspace)
+    staged = final.with_name(f".{final.name}.{os.getpid()}")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.parent.mkdir(parents=True, exist_ok=True)
+    carried = git.clone(origin, staged)
+    world.write(staged)
+    write_resolved(staged / "params.yaml", tree, sources)
+    Workplace(run=info.run, origin=str(origin), home=str(home)).write(staged / ".workspace.json")
+    info.write(staged / "inputs" / "run.json")
+    dvc.configure(staged, home)
+    git.commit_all(staged, ["params.yaml", "inputs"], f"Open run {info.run}: {info.dag} as of {info.as_of}")
+    os.replace(staged, final)
+    return carried
+
+
+def execute(run: str, name: str, home: Path) -> Completion:
+    """Run one stage of a workspace: DVC's cache first, else the launcher, then the one committer.
+
+    Raises AutoGLMError with the stage's own exit code when it failed. The completion record, not the exit, is the evidence.
+    """
+    root = workspace(run, home)
+    spec = graph.find(name)
+    if not spec.dvc:
+        _launch(root, name)
+        return runner.require(name, root)
+    from autoglm_ops.versioning.dvc import Pipeline
+
+    with Pipeline(root) as pipeline:
+        if pipeline.restore(name):
+            return runner.require(name, root)
+        _launch(root, name)
+        completion = runner.require(name, root)
+        pipeline.commit(name)
+    return completion
+
+
+class StageFailed(AutoGLMError):
+    """A stage's child ended with an exit code of its own, which is passed on unaltered."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def _launch(root: Path, name: str) -> None:
+    from autoglm_ops.cluster.local import LocalLauncher
+
+    cluster = load(root / "params.yaml").cluster
+    job = JobSpec(
+        name=name,
+        command=(sys.executable, "-m", "autoglm_ops", "stage", name),
+        workdir=str(root),
+        environment=_environment(root),
+        deadline_seconds=cluster.deadline_seconds,
+    )
+    status = LocalLauncher().run(job)
+    if status.state != "succeeded":
+        path = runner.completion_path(root, name)
+        said = "; ".join(Completion.read(path).reasons) if path.exists() else status.reason
+        raise StageFailed(f"stage {name}: {said or status.state}", status.exit or 1)
+
+
+def _environment(root: Path) -> dict[str, str]:
+    """The child's environment: overrides were resolved into params.yaml when the run was opened, so only placement stays."""
+    place = tuple(f"{PREFIX}{section.upper()}__" for section in PLACEMENT)
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX) or key.startswith(place)}
+    return {**kept, "PYTHONPATH": str(root), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+
+
+def close_run(run: str, home: Path) -> Closed:
+    """Commit the run's records, push its branch to the origin and its data to the DVC remote, tag a promoted model."""
+    root = workspace(run, home)
+    done = closed(root)
+    if done is not None:
+        return done
+    from autoglm_ops.versioning.dvc import Pipeline
+
+    with Pipeline(root) as pipeline:
+        pipeline.push()
+    commit = git.commit_all(root, ["params.yaml", "inputs", "dvc.lock", "completed"], f"Close run {run}")
+    git.push_branch(root, f"{BRANCH}{run}")
+    result = Closed(run=run, commit=commit, tag=_tag(root, commit))
+    result.write(root / ".closed.json")
+    return result
+
+
+def _tag(root: Path, commit: str) -> str | None:
+    path = runner.completion_path(root, "promote")
+    facts = Completion.read(path).facts if path.exists() else {}
+    if not facts.get("promoted"):
+        return None
+    from autoglm_ops.release import tags
+
+    return tags.tag_model(root, version=int(facts["version"]), commit=commit, metrics=facts.get("metrics", {}))
+
+
+def workspace(run: str, home: Path) -> Path:
+    """The folder of run `run`. Raises UsageError naming the nearest known ones."""
+    root = home / "runs" / run
+    if not run or "/" in run or not (root / ".workspace.json").exists():
+        known = [info.run for info in listed(home)][:3]
+        raise UsageError(f"no run {run!r} under {home / 'runs'}; latest: {', '.join(known) or 'none'}")
+    return root
+
+
+def listed(home: Path) -> Iterator[RunInfo]:
+    """Every run's info, latest first."""
+    paths = (path for path in (home / "runs").glob("*/inputs/run.json") if not path.parts[-3].startswith("."))
+    infos = [RunInfo.read(path) for path in paths]
+    yield from sorted(infos, key=lambda info: info.opened, reverse=True)
+
+
+def closed(root: Path) -> Closed | None:
+    path = root / ".closed.json"
+    return Closed.read(path) if path.exists() else None
+
+
+def prune(home: Path, keep: int, *, dry: bool = False) -> list[str]:
+    """Remove closed workspaces but the latest `keep`. Their commits and DVC data stay. Returns the removed run keys."""
+    finished = [info.run for info in listed(home) if closed(Path(info.workspace)) is not None]
+    doomed = finished[keep:]
+    for run in doomed if not dry else ():
+        shutil.rmtree(home / "runs" / run)
+    return doomed
+
+
+def _continues(info: RunInfo, dag: str, content: str) -> bool:
+    root = Path(info.workspace)
+    return info.dag == dag and info.content_key == content and (root / ".workspace.json").exists() and closed(root) is None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
