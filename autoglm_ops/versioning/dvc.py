@@ -6,6 +6,7 @@ A stage is never run by DVC here: `dvc repro` would turn its exit code into 255 
 from __future__ import annotations
 
 import os
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,13 @@ def configure(root: Path, home: Path) -> None:
 
 
 class Pipeline:
-    """The dvc.yaml of one workspace. It has one committer, so its locks are never contended."""
+    """The dvc.yaml of one workspace, as a context. It has one committer, so its locks are never contended.
+
+    DVC resolves stage names and outputs against the process's working directory, so the context moves there.
+    """
 
     def __init__(self, root: Path) -> None:
+        self._there = chdir(root)
         try:
             self._repo: Any = Repo(str(root))
         except DvcException as error:
@@ -44,7 +49,7 @@ class Pipeline:
     def restore(self, name: str) -> bool:
         """Lay down the stage's output if it is unchanged or in the run-cache. False when it has to be computed."""
         with self._repo.lock:
-            stage = self._repo.stage.load_one(name=name)
+            stage = self._stage(name)
             if not stage.changed():
                 return True
             stage.remove_outs(ignore_remove=False, force=True)
@@ -52,28 +57,36 @@ class Pipeline:
                 self._repo.stage_cache.restore(stage)
             except RunCacheNotFoundError:
                 return False
-            stage.save()
-            stage.commit()
-            stage.dump(update_pipeline=False)
+            _save(stage)
             return True
 
     def commit(self, name: str) -> None:
         """Put the stage's output into the cache and its digests into dvc.lock."""
-        try:
-            self._repo.commit(target=name, force=True)
-        except DvcException as error:
-            raise AutoGLMError(f"dvc could not commit stage {name}: {error}") from error
+        with self._repo.lock:
+            try:
+                _save(self._stage(name))
+            except DvcException as error:
+                raise AutoGLMError(f"dvc could not commit stage {name}: {error}") from error
 
     def push(self) -> int:
         """Copy this workspace's version to the remote. Returns how many objects went."""
         pushed: int = self._repo.push()
         return pushed
 
-    def close(self) -> None:
-        self._repo.close()
+    def _stage(self, name: str) -> Any:
+        return self._repo.stage.load_one(name=name)
 
     def __enter__(self) -> Pipeline:
+        self._there.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._repo.close()
+        self._there.__exit__(None, None, None)
+
+
+def _save(stage: Any) -> None:
+    """What `dvc repro` does after a stage: hash, cache (run-cache included), write dvc.lock."""
+    stage.save()
+    stage.commit()
+    stage.dump(update_pipeline=False)
