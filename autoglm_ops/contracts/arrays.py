@@ -1,0 +1,73 @@
+"""Token arrays on disk and their reader: what `tokenize` writes and training maps into memory. numpy alone.
+
+A split is `<split>.tokens.npy` int32 (all rows end to end), `<split>.offsets.npy` int64 (rows + 1) and `<split>.labels.npy` int64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoglm_ops.contracts.record import Record
+from autoglm_ops.errors import Tampered
+
+
+class TokenMeta(Record):
+    """`meta.json`. vocabulary: how many token ids there are. labels: label id -> label. rows: split -> rows."""
+
+    vocabulary: int
+    pad_id: int
+    max_length: int
+    labels: tuple[str, ...]
+    rows: dict[str, int]
+
+
+@dataclass(frozen=True)
+class TokenArrays:
+    """One split, mapped and not read. `arrays[i]` is row i's int32 ids, without padding."""
+
+    tokens: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    @classmethod
+    def open(cls, folder: Path, split: str) -> TokenArrays:
+        """Map `split` of a tokenize output. Raises Tampered when the three files do not belong together."""
+        tokens, offsets, labels = (
+            np.load(folder / f"{split}.{part}.npy", mmap_mode="r", allow_pickle=False) for part in ("tokens", "offsets", "labels")
+        )
+        if len(offsets) != len(labels) + 1 or offsets[0] != 0 or offsets[-1] != len(tokens):
+            raise Tampered(
+                f"{folder}/{split}.*.npy do not belong together: {len(tokens)} tokens, {len(offsets)} offsets, "
+                f"{len(labels)} labels; run `autoglm stage tokenize` again"
+            )
+        return cls(tokens, offsets, labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> NDArray[np.int32]:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        return self.tokens[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens per row, int64 [rows]."""
+        return np.diff(self.offsets)
+
+
+def write_arrays(folder: Path, split: str, rows: Iterable[Sequence[int]], labels: Sequence[int]) -> None:
+    """Write one split; `rows` are token ids, one sequence per label."""
+    parts = [np.asarray(row, np.int32) for row in rows]
+    if len(parts) != len(labels):
+        raise ValueError(f"{len(parts)} rows but {len(labels)} labels")
+    offsets = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum([len(part) for part in parts], out=offsets[1:])
+    np.save(folder / f"{split}.tokens.npy", np.concatenate([*parts, np.empty(0, np.int32)]))
+    np.save(folder / f"{split}.offsets.npy", offsets)
+    np.save(folder / f"{split}.labels.npy", np.asarray(labels, np.int64))

@@ -1,0 +1,72 @@
+"""ingest: the dataset's rows up to the run's day, and the labels that production returned. Bad lines go to rejects.jsonl."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from pathlib import Path
+
+from autoglm_ops.contracts.data import SourceManifest
+from autoglm_ops.contracts.feedback import FeedbackSnapshot
+from autoglm_ops.contracts.inputs import AsOf
+from autoglm_ops.data import source
+from autoglm_ops.data.intake import Intake, take
+from autoglm_ops.data.rows import Row, Shape
+from autoglm_ops.data.tables import write_rejects, write_rows
+from autoglm_ops.errors import BadData
+from autoglm_ops.stages.base import Context, Outcome
+
+LABELS_FILE = "labels.jsonl"
+
+
+def run(context: Context) -> Outcome:
+    """Writes rows.parquet and rejects.jsonl. Raises Tampered when the data changed since the snapshot, BadData when there is none."""
+    started = time.monotonic()
+    until = AsOf.read(context.input("as_of")).day
+    own, returned = _source(context, until), _feedback(context, until)
+    intake = own + returned
+    if not intake.rows and not intake.rejects:
+        raise BadData(f"no rows on or before {until}: all {intake.later} rows are of later days; choose a later day", ("empty-file",))
+    write_rows(context.out / "rows.parquet", intake.rows, Row)
+    write_rejects(context.out / "rejects.jsonl", intake.rejects)
+    facts = {
+        "rows": len(own.rows),
+        "feedback_rows": len(returned.rows),
+        "later": intake.later,
+        "rejected": dict(sorted(Counter(reject.reason for reject in intake.rejects).items())),
+        "truncated_files": sorted({reject.source for reject in intake.rejects if reject.reason == "truncated"}),
+    }
+    rate = len(intake.rows) / max(time.monotonic() - started, 1e-9)
+    return Outcome(facts=facts, measured={"rows_per_second": round(rate)})
+
+
+def _source(context: Context, until: str) -> Intake:
+    data = context.settings.data
+    path = source.resolve(data.path, context.origin)
+    source.check(SourceManifest.read(context.input("source")), path)
+    if data.labelled_until is not None:
+        until = min(until, data.labelled_until.isoformat())
+    return take(source.read(path, Shape(data.columns.model_dump(), data.epoch), data.days), until)
+
+
+def _feedback(context: Context, until: str) -> Intake:
+    """Labels by the digest in inputs/feedback.json, fetched from the store and checked by it."""
+    snapshot = FeedbackSnapshot.read(context.input("feedback"))
+    if not context.settings.data.feedback or snapshot.digest is None:
+        return Intake()
+    from autoglm_ops.store import open_store
+
+    folder = context.scratch / "feedback"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        open_store(context.settings.store.uri, context.home).get(snapshot.digest, folder)
+        return take(_labels(folder / LABELS_FILE, context), until)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _labels(path: Path, context: Context):  # type: ignore[no-untyped-def]
+    ours = {name: name for name in Row._fields}
+    return source.READERS.get(".jsonl")(path, f"feedback/{path.name}", Shape(ours, context.settings.data.epoch))

@@ -1,0 +1,45 @@
+"""tokenize: a tokenizer made of the training rows (or the one named), and token arrays that training maps into memory."""
+
+from __future__ import annotations
+
+import time
+
+from autoglm_ops.contracts.arrays import TokenMeta, write_arrays
+from autoglm_ops.contracts.data import SPLITS, DatasetVersion
+from autoglm_ops.contracts.record import digest_path
+from autoglm_ops.data import tokenizer as tokenizers
+from autoglm_ops.data.source import resolve
+from autoglm_ops.data.tables import Sample, read_samples
+from autoglm_ops.stages.base import Context, Outcome
+
+
+def run(context: Context) -> Outcome:
+    """Writes tokenizer/, {train,validation,gate}.{tokens,offsets,labels}.npy and meta.json."""
+    started = time.monotonic()
+    settings, folder = context.settings.tokenize, context.out / "tokenizer"
+    labels = DatasetVersion.read(context.output("prepare", "dataset.json")).labels
+    samples = {name: read_samples(context.output("prepare", f"{name}.parquet")) for name in SPLITS}
+    given = resolve(settings.tokenizer, context.origin)
+    if given is None:
+        trained = tokenizers.train((row.text for row in samples["train"]), settings.vocabulary)
+        tokenizers.save(trained, folder, settings.max_length)
+    else:
+        tokenizers.copy(given, folder)
+    tokenizer, pad_id = tokenizers.load(folder)
+    tokens = 0
+    for name, rows in samples.items():
+        ids = tokenizers.encode(tokenizer, [row.text for row in rows], settings.max_length)
+        write_arrays(context.out, name, ids, _label_ids(rows, labels))
+        tokens += sum(map(len, ids))
+    rows_of = {name: len(rows) for name, rows in samples.items()}
+    size = tokenizer.get_vocab_size()
+    TokenMeta(vocabulary=size, pad_id=pad_id, max_length=settings.max_length, labels=labels, rows=rows_of).write(
+        context.out / "meta.json"
+    )
+    facts = {"tokenizer": digest_path(folder), "trained": given is None, "vocabulary": size, "tokens": tokens}
+    return Outcome(facts=facts, measured={"tokens_per_second": round(tokens / (time.monotonic() - started))})
+
+
+def _label_ids(rows: list[Sample], labels: tuple[str, ...]) -> list[int]:
+    number = {label: place for place, label in enumerate(labels)}
+    return [number[row.label] for row in rows]

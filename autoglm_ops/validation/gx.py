@@ -1,0 +1,104 @@
+"""Great Expectations: the only module that imports it. An ephemeral context, no analytics, no progress bars, no chatter."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from autoglm_ops.contracts.data import Expectation
+from autoglm_ops.errors import SettingsError
+from autoglm_ops.validation.suite import Check
+
+SHOWN = 3  # examples of unexpected values in a report
+
+
+def run(checks: Sequence[Check], columns: Mapping[str, Sequence[Any]]) -> tuple[Expectation, ...]:
+    """Check `columns` (name -> values, one length). Those over the table come first; if one fails the others are not run.
+
+    Raises SettingsError for an expectation that Great Expectations does not know or whose arguments it refuses.
+    """
+    frame = pd.DataFrame(dict(columns))
+    table = _validate([check for check in checks if check.over_table], frame)
+    if not all(result.success for result in table):
+        return table
+    return table + _validate([check for check in checks if not check.over_table], frame)
+
+
+def _validate(checks: Sequence[Check], frame: pd.DataFrame) -> tuple[Expectation, ...]:
+    if not checks:
+        return ()
+    gx = _library()
+    suite = gx.ExpectationSuite(name="suite", expectations=list(_built(checks)))
+    definition = gx.get_context(mode="ephemeral").data_sources.add_pandas("rows").add_dataframe_asset("rows")
+    batch = definition.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
+    outcome = batch.validate(suite)
+    by_place = {result.expectation_config.meta["place"]: result for result in outcome.results}
+    return tuple(_expectation(check, by_place[place]) for place, check in enumerate(checks))
+
+
+def _library() -> Any:
+    """The library, made quiet before its first import: it logs, draws bars and reports usage unless told not to."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    os.environ["TQDM_DISABLE"] = "1"
+    for name in ("great_expectations", "py.warnings"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import great_expectations as gx
+    return gx
+
+
+def _built(checks: Sequence[Check]) -> Iterator[Any]:
+    from great_expectations.exceptions import ExpectationNotFoundError
+    from great_expectations.expectations.registry import get_expectation_impl
+    from pydantic.v1 import ValidationError
+
+    for place, check in enumerate(checks):
+        try:
+            yield get_expectation_impl(check.type)(**check.arguments, meta={"place": place})
+        except ExpectationNotFoundError as error:
+            raise SettingsError(f"{check.type} is not an expectation of Great Expectations; correct the suite") from error
+        except (ValidationError, TypeError) as error:
+            raise SettingsError(f"{check.type}: its arguments are refused: {' '.join(str(error).split())[:300]}; correct the suite") from error
+
+
+def _expectation(check: Check, result: Any) -> Expectation:
+    return Expectation(
+        name=check.type, column=check.column, success=bool(result.success), expected=_expected(check), observed=_observed(result)
+    )
+
+
+def _expected(check: Check) -> str:
+    """What was asked, as `name value` pairs; an expectation without arguments says it by its name."""
+    asked = [f"{name.rstrip('_').replace('_', ' ')} {_plain(value)}" for name, value in check.arguments.items() if name != "column"]
+    return ", ".join(asked) or "all"
+
+
+def _observed(result: Any) -> str:
+    seen = result.result or {}
+    if "observed_value" in seen:
+        return _plain(seen["observed_value"])
+    if "unexpected_count" in seen:
+        return _counted(seen)
+    return "could not be checked: the column is missing or holds another type"
+
+
+def _counted(seen: Mapping[str, Any]) -> str:
+    count, total = seen["unexpected_count"], seen["element_count"]
+    if not count:
+        return f"all {total} rows"
+    examples = [_plain(value)[:40] for value in seen.get("partial_unexpected_list", [])[:SHOWN] if value is not None]
+    return f"{count} of {total} rows not" + (f", such as {'; '.join(examples)}" if examples else "")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple, set)):
+        return " ".join(map(str, value))
+    return str(value)

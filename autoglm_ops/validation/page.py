@@ -1,0 +1,61 @@
+"""The validation report as one self-contained page. Pure: the same report gives the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from autoglm_ops.contracts.data import Expectation, ValidationReport
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
+h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
+table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .7rem;border-bottom:1px solid #d8dee4;vertical-align:top}
+th{background:#f6f8fa}td.n{text-align:right;font-variant-numeric:tabular-nums}
+.ok{color:#1a7f37}.no{color:#b3261e;font-weight:600}code{font-size:.92em}
+"""
+
+
+def page(report: ValidationReport) -> str:
+    """HTML: the verdict with its reasons, the counts, and every expectation with what was expected and seen."""
+    mark = "ok" if report.verdict == "accepted" else "no"
+    body = [
+        f'<h1>Validation: <span class="{mark}">{report.verdict}</span></h1>',
+        _reasons(report.reasons),
+        "<h2>Rows</h2>",
+        _table(("", "rows"), _counts(report)),
+        "<h2>Expectations</h2>",
+        _table(("", "expectation", "column", "expected", "observed"), (_line(item) for item in report.expectations)),
+    ]
+    head = f'<meta charset="utf-8"><title>Validation: {report.verdict}</title><style>{_STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(filter(None, body)) + "\n</body></html>\n"
+
+
+def _reasons(reasons: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(reason)}</li>' for reason in reasons)}</ul>" if reasons else ""
+
+
+def _counts(report: ValidationReport) -> list[tuple[str, ...]]:
+    bad = sum(report.quarantined.values())
+    return [
+        ("read", _number(report.rows_in)),
+        ("accepted", _number(report.rows_out)),
+        (f"quarantined, of a budget of {report.budget:,}", _number(bad)),
+        *((f"&emsp;{escape(word)}", _number(count)) for word, count in report.quarantined.items()),
+    ]
+
+
+def _line(item: Expectation) -> tuple[str, ...]:
+    mark = '<span class="ok">met</span>' if item.success else '<span class="no">failed</span>'
+    name = item.name.removeprefix("expect_").replace("_", " ")
+    return (mark, escape(name), f"<code>{escape(item.column)}</code>" if item.column else "table", escape(item.expected), escape(item.observed))
+
+
+def _number(value: int) -> str:
+    return f'<span style="float:right">{value:,}</span>'
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
+    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
+    return f"<table><tr>{titles}</tr>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
