@@ -1,0 +1,158 @@
+"""Plots as PNG bytes, the same bytes for the same numbers. Owner of matplotlib.
+
+Backgrounds are transparent and ink is mid-grey, so a plot reads on a light and on a dark page. Only matplotlib's own font is
+used: another would make the bytes depend on the machine. It has no Han characters, so such labels appear as "#<number>", the
+number the report's confusion table gives them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autoglm_ops.contracts.release import SliceResult
+from autoglm_ops.contracts.training import TrainingRecord, TuningReport
+
+CANDIDATE, CHAMPION, FAINT, INK = "#3b82f6", "#f59e0b", "#94a3b8", "#7c8798"
+BINS = 10
+
+
+def confusion(counts: Mapping[str, Mapping[str, int]]) -> bytes:
+    """The share of each true label's rows by predicted label, with the counts written in."""
+    names = list(counts)
+    rows = [[counts[truth][answer] for answer in names] for truth in names]
+    shares = [[value / max(sum(row), 1) for value in row] for row in rows]
+    figure, axes = _figure(3.4, 3.2)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, alpha=0.9)
+    if len(names) <= 10:
+        for y, row in enumerate(rows):
+            for x, value in enumerate(row):
+                axes.text(x, y, str(value), ha="center", va="center", color="white" if shares[y][x] > 0.55 else "#334155")
+    ticks = [tick(name, number) for number, name in enumerate(names)]
+    axes.set_xticks(range(len(names)), ticks, rotation=0 if len(names) <= 6 else 90)
+    axes.set_yticks(range(len(names)), ticks)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)
+    return _png(figure)
+
+
+def days(slices: Sequence[SliceResult], metric: str) -> bytes:
+    """Candidate and champion on each day of the gate."""
+    parts = [part for part in slices if part.name.startswith("day=")]
+    figure, axes = _figure(4.6, 3.2)
+    at = range(len(parts))
+    rivals = any(part.champion is not None for part in parts)
+    width = 0.36 if rivals else 0.5
+    axes.bar(
+        [x - width / 2 * rivals for x in at], [part.candidate for part in parts], width, color=CANDIDATE, label="candidate"
+    )
+    if rivals:
+        axes.bar([x + width / 2 for x in at], [part.champion or 0.0 for part in parts], width, color=CHAMPION, label="champion")
+    axes.set_xticks(list(at), [f"{part.name.removeprefix('day=')}\n{part.rows} rows" for part in parts])
+    axes.set_ylim(0, 1)
+    axes.set_ylabel(metric)
+    _legend(axes)
+    return _png(figure)
+
+
+def reliability(scores: Sequence[float], right: Sequence[bool]) -> bytes:
+    """How often the candidate was right (line) and how many rows there were (bars), by its own score [0, 1]."""
+    bins = [min(int(score * BINS), BINS - 1) for score in scores]
+    counts = [bins.count(number) for number in range(BINS)]
+    hits = [sum(hit for hit, place in zip(right, bins, strict=True) if place == number) for number in range(BINS)]
+    centres = [(number + 0.5) / BINS for number in range(BINS)]
+    figure, axes = _figure(4.6, 3.2)
+    axes.bar(
+        centres, [count / max(len(bins), 1) for count in counts], 0.9 / BINS, color=FAINT, alpha=0.5, label="share of rows"
+    )
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
+    filled = [number for number in range(BINS) if counts[number]]
+    axes.plot(
+        [centres[n] for n in filled], [hits[n] / counts[n] for n in filled], marker="o", color=CANDIDATE, label="share right"
+    )
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("score of the answer")
+    _legend(axes)
+    return _png(figure)
+
+
+def training(record: TrainingRecord) -> bytes:
+    """Training loss by step, and the validation metric beside it with the kept step marked."""
+    figure, axes = _figure(4.6, 3.2)
+    axes.plot(*_columns(record.losses), color=FAINT, label="training loss")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    if record.validation:
+        right = axes.twinx()
+        right.plot(*_columns(record.validation), color=CANDIDATE, marker="o", markersize=4, label="validation")
+        right.axvline(record.best_step, color=CHAMPION, linewidth=1, linestyle="--", label="kept")
+        right.tick_params(colors=INK)
+        right.spines[["top", "right", "left", "bottom"]].set_visible(False)
+        _legend(right, loc="upper center")
+    _legend(axes, loc="lower center")
+    return _png(figure)
+
+
+def trials(report: TuningReport) -> bytes:
+    """The value of each trial in order, and the best so far."""
+    figure, axes = _figure(4.6, 3.2)
+    for state, colour, marker in (("complete", CANDIDATE, "o"), ("pruned", FAINT, "x")):
+        chosen = [trial for trial in report.trials if trial.state == state and trial.value is not None]
+        if chosen:
+            axes.scatter(
+                [trial.number for trial in chosen], [trial.value for trial in chosen], color=colour, marker=marker, label=state
+            )
+    better = max if report.direction == "maximize" else min
+    best: list[tuple[int, float]] = []
+    for trial in report.trials:
+        if trial.state == "complete" and trial.value is not None:
+            best.append((trial.number, trial.value if not best else better(best[-1][1], trial.value)))
+    if best:
+        axes.step(*_columns(best), where="post", color=CHAMPION, linewidth=1.2, label="best so far")
+    axes.set_xlabel("trial")
+    axes.set_ylabel(report.objective)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _legend(axes)
+    return _png(figure)
+
+
+def tick(name: str, number: int) -> str:
+    """A label as the plots write it: itself when the font has it and there is room, else its number."""
+    return name if name.isascii() and name.isprintable() and len(name) <= 16 else f"#{number}"
+
+
+def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    """A figure of `width` x `height` inches and its axes. Built without pyplot, which would keep global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=144, facecolor="none", layout="tight")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(facecolor="none")
+    axes.tick_params(colors=INK, labelsize=8, length=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_color(INK)
+        axis.label.set_fontsize(8)
+    return figure, axes
+
+
+def _legend(axes: Any, loc: str = "best") -> None:
+    handles, names = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(handles, names, loc=loc, fontsize=8, frameon=False, labelcolor=INK)
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
