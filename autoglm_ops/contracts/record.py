@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -33,7 +36,9 @@ class Record(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
-            raise Tampered(f"{path} is not a {cls.__name__}: {where}: {first['msg']}; delete it and run its stage again") from error
+            raise Tampered(
+                f"{path} is not a {cls.__name__}: {where}: {first['msg']}; delete it and run its stage again"
+            ) from error
 
     def digest(self) -> str:
         """sha256 of the canonical JSON."""
@@ -92,6 +97,15 @@ def write_text(path: Path, text: str) -> None:
         os.close(folder)
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold `path` (made when missing) alone among the processes of this machine, waiting for it. A holder's death frees it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def digest_of(value: Any) -> str:
     """sha256 of `value` as canonical JSON. NaN and infinities are refused, since they have no canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -101,10 +115,14 @@ def digest_of(value: Any) -> str:
 def digest_path(path: Path) -> str:
     """sha256 of a file, or of a folder as `sha256(name TAB sha256 NL …)` over its files in sorted order."""
     if path.is_dir():
-        lines = (f"{name}\t{value}\n" for name, value in digest_tree(path).items())
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return hashlib.sha256(tree_text(digest_tree(path)).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_text(tree: dict[str, str]) -> str:
+    """The text whose sha256 is a folder's digest: `name TAB sha256 NL` for each file, in the order of `digest_tree`."""
+    return "".join(f"{name}\t{value}\n" for name, value in tree.items())
 
 
 def digest_tree(folder: Path, skip: tuple[str, ...] = ()) -> dict[str, str]:

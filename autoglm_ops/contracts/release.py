@@ -85,10 +85,13 @@ class GateVerdict(Record):
 
 
 class Promotion(Record):
-    """A line of the ledger. `previous` is the sha256 of the line before it: a changed line breaks the chain."""
+    """A line of the ledger. `previous` is the sha256 of the line before it: a changed line breaks the chain.
+
+    `model` is None when the alias was removed by hand: from then on there is no champion.
+    """
 
     action: Literal["promote", "rollback", "observed"]
-    model: ModelRef
+    model: ModelRef | None
     replaced: ModelRef | None
     run: str
     reasons: tuple[str, ...]

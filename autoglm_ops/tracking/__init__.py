@@ -1,0 +1,1 @@
+"""Runs, metrics and artefacts: MLflow, with a local spool for when it is away."""

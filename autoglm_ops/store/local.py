@@ -1,0 +1,97 @@
+"""The artefact store in a folder: `<root>/<digest>/…` beside `<root>/<digest>.files`, its listing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import BinaryIO
+
+from autoglm_ops.contracts.record import locked, tree_text, write_text
+from autoglm_ops.errors import Refused, Tampered, TryAgain
+from autoglm_ops.store.listing import (
+    Listing,
+    check_digest,
+    copy_checked,
+    digest_of_listing,
+    lay_down,
+    parse,
+    survey,
+    sync_folder,
+)
+
+
+def open_folder(where: str) -> LocalStore:
+    return LocalStore(Path(where))
+
+
+class LocalStore:
+    """A folder that is there is whole: it was staged, fsynced and renamed in, once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def put(self, folder: Path) -> str:
+        """Store `folder` once; putting the same again changes nothing. Returns its digest.
+
+        Raises UsageError or Refused (see `survey`), Tampered when it changes while it is read, TryAgain when the disk is full.
+        """
+        listing = survey(folder)
+        digest = digest_of_listing(listing)
+        if self.has(digest):
+            return digest
+        try:
+            with locked(self.root / ".lock"):
+                self._sweep()
+                if not self.has(digest):
+                    self._add(folder, digest, listing)
+        except OSError as error:
+            raise TryAgain(
+                f"{self.root} could not take artefact {digest}: {error.strerror or error}; free space, try again"
+            ) from error
+        return digest
+
+    def get(self, digest: str, target: Path) -> Path:
+        """Lay the folder down at `target`, each file checked as it is copied. Raises Refused when it was never put, Tampered."""
+        if not self.has(digest):
+            raise Refused(
+                f"no artefact {digest} in {self.root}; register the model again, or name the store it is in (store.uri)"
+            )
+        stored = self.root / digest
+        index = stored.with_suffix(".files")
+        if not index.exists():
+            raise Tampered(f"{index} is missing: the listing of artefact {digest} was removed; store the folder again")
+        listing = parse(index.read_bytes(), digest, str(index))
+
+        def opened(name: str, _: str) -> BinaryIO:
+            path = stored / name
+            if path.is_symlink() or not path.is_file():
+                raise Tampered(f"{path} is missing or is no regular file: the store was changed; store the folder again")
+            return path.open("rb")
+
+        return lay_down(digest, listing, target, opened)
+
+    def has(self, digest: str) -> bool:
+        return (self.root / check_digest(digest)).is_dir()
+
+    def _add(self, folder: Path, digest: str, listing: Listing) -> None:
+        staged = self.root / f".{digest}.staged"
+        try:
+            for name, expected in listing.items():
+                with (folder / name).open("rb") as source:
+                    found = copy_checked(source, staged / name)
+                if found != expected:
+                    raise Tampered(f"{folder / name} changed while it was stored; finish writing it, then store it again")
+                (staged / name).chmod(0o444)
+            for path in (staged, *(path for path in staged.rglob("*") if path.is_dir())):
+                sync_folder(path)
+            write_text(self.root / f"{digest}.files", tree_text(listing))
+            os.rename(staged, self.root / digest)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        sync_folder(self.root)
+
+    def _sweep(self) -> None:
+        """Remove what a killed `put` left: under the lock nobody else is staging."""
+        for path in self.root.glob(".*.staged"):
+            shutil.rmtree(path)
