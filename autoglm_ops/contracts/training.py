@@ -19,6 +19,17 @@ class HardwareSpec(Record):
     gpu_name: str = ""
 
 
+class ModelShape(Record):
+    """What planning needs to know of a model. `parameters` is exact for built-in models, an upper estimate for others."""
+
+    parameters: int = Field(ge=1)
+    hidden_size: int = Field(ge=1)
+    intermediate_size: int = Field(ge=1)
+    layers: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    max_length: int = Field(ge=1)
+
+
 class ParallelPlan(Record):
     """How a training run is laid out. Global batch = ranks × micro_batch × accumulation, exactly."""
 

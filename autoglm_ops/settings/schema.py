@@ -111,6 +111,10 @@ class Train(Section):
     max_steps: int | None = Field(default=None, ge=1)
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_share: Share = 0.1
+    schedule: Literal["linear", "cosine"] = "cosine"
+    """How the learning rate falls to zero after the warm-up."""
+    token_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of tokens blanked in each training batch."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     gradient_clip: Positive = 1.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -22,7 +22,7 @@ SPECS: dict[str, Spec] = {
         _stage("validate", "validation", "expectations", after="ingest", params="data validation"),
         _stage("prepare", "data", "monitoring/drift.py", after="validate", params="prepare data"),
         _stage("tokenize", "data", after="prepare", params="tokenize seed"),
-        _stage("plan", "planning", after="tokenize", inputs="hardware", params="plan model train tokenize"),
+        _stage("plan", "planning", "training/models.py", after="tokenize", inputs="hardware", params="plan model train tokenize"),
         _stage(
             "tune", "tuning", "training", after="tokenize plan", inputs="patches", params="tune train model seed"
         ),

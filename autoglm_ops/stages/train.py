@@ -1,0 +1,69 @@
+"""Stage `train`: tokens, plan and the tuned settings → a published model folder and training.json. DeepSpeed does the work, in ranks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+from autoglm_ops.contracts.arrays import TokenMeta
+from autoglm_ops.contracts.training import ParallelPlan, TrainingRecord, TuningReport
+from autoglm_ops.settings import Settings
+from autoglm_ops.stages.base import Context, Outcome
+from autoglm_ops.training import artifact, group
+from autoglm_ops.training.job import Job
+from autoglm_ops.training.models import ModelSpec
+from autoglm_ops.training.recipe import Recipe
+from autoglm_ops.training.settings import overlay
+
+
+def run(context: Context) -> Outcome:
+    """Writes model/ (weights, config, tokenizer, reference.json, manifest.json) and training.json.
+
+    Raises UsageError, BadData, Refused (the run diverged) or TryAgain (a rank was killed; scratch keeps its checkpoints).
+    """
+    started = time.monotonic()
+    best = TuningReport.read(context.output("tune", "report.json")).best
+    settings = Settings.model_validate(overlay(context.settings.model_dump(mode="json"), best))
+    work = context.scratch / "group"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    job = _job(context, settings, work)
+    group.launch(job, work)
+    record = TrainingRecord.read(work / "training.json")
+    _publish(context, work, record, job)
+    record.write(context.out / "training.json")
+    measured = json.loads((work / "measured.json").read_text(encoding="utf-8"))
+    shutil.rmtree(context.scratch)  # the model is published: its checkpoints have served
+    facts = {"steps": record.steps, "best_step": record.best_step, "weights_sha256": record.weights_sha256, "ranks": job.plan.ranks}
+    return Outcome(facts=facts, measured={**measured, "seconds": round(time.monotonic() - started, 3)})
+
+
+def _job(context: Context, settings: Settings, work: Path) -> Job:
+    meta = TokenMeta.read(context.output("tokenize", "meta.json"))
+    train = settings.train.model_dump()
+    config = json.loads(context.output("plan", "deepspeed.json").read_text(encoding="utf-8"))
+    config["gradient_clipping"] = train["gradient_clip"]
+    config["optimizer"]["params"] |= {"lr": train["learning_rate"], "weight_decay": train["weight_decay"]}
+    return Job(
+        tokens=str(context.output("tokenize")),
+        out=str(work),
+        scratch=str(context.scratch / "checkpoints"),
+        plan=ParallelPlan.read(context.output("plan", "plan.json")),
+        deepspeed=config,
+        model=ModelSpec.of(settings.model.model_dump(), meta, context.origin),
+        recipe=Recipe.of(train, rows=meta.rows["train"], seed=settings.seed),
+        settings={"train": train, "model": settings.model.model_dump(), "seed": settings.seed},
+    )
+
+
+def _publish(context: Context, work: Path, record: TrainingRecord, job: Job) -> None:
+    staged = context.out / "model.staged"
+    shutil.copytree(work / "weights", staged)
+    for path in sorted(context.output("tokenize", "tokenizer").iterdir()):
+        shutil.copyfile(path, staged / path.name)
+    shutil.copyfile(context.output("prepare", "reference.json"), staged / "reference.json")
+    artifact.publish(
+        staged, context.out / "model", architecture=record.architecture, labels=job.model.labels, max_length=job.model.max_length
+    )

@@ -1,0 +1,116 @@
+"""The engine of one DeepSpeed rank: gloo on CPU, nccl on GPUs. The only importer of deepspeed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy
+
+from autoglm_ops.errors import Refused
+from autoglm_ops.training.batch import Batch
+from autoglm_ops.training.loop import Weights, optimizer_groups
+from autoglm_ops.training.plain import flat_state, load_flat_state
+from autoglm_ops.training.recipe import Recipe
+
+PATIENCE = timedelta(minutes=10)
+"""How long a collective waits for a rank that is alive but silent. A dead one is noticed at once."""
+
+
+def join(rank: int, ranks: int, device: str, meeting: Path) -> None:
+    """Join the process group. `meeting` is a file on a disk all ranks share; nothing listens beyond the loopback.
+
+    DeepSpeed's shared-memory all-reduce serves tensor-parallel inference alone and would be compiled here for a minute
+    (deepspeed/comm/torch.py, build_shm_op): it is declared incompatible, and gloo does the work in any case.
+    """
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    deepspeed.init_distributed(
+        dist_backend="nccl" if device == "cuda" else "gloo",
+        init_method=meeting.as_uri(),
+        rank=rank,
+        world_size=ranks,
+        timeout=PATIENCE,
+        auto_mpi_discovery=False,
+        verbose=False,
+    )
+
+
+class DeepSpeedEngine:
+    """One rank. `join` comes first."""
+
+    def __init__(self, module: Any, recipe: Recipe, config: dict[str, Any]) -> None:
+        self._recipe = recipe
+        self._zero = int(config["zero_optimization"]["stage"])
+        groups = optimizer_groups(module, recipe.weight_decay)
+        self._engine, self._optimizer, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=config)
+        self.rank = torch.distributed.get_rank()
+        self.ranks = torch.distributed.get_world_size()
+        self.accumulation = int(config["gradient_accumulation_steps"])
+
+    def step(self, batches: Sequence[Batch], rate: float) -> float:
+        self._engine.train()
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        total = 0.0
+        for batch in batches:
+            logits = self._forward(batch)
+            loss = cross_entropy(logits.float(), batch.labels.to(logits.device), label_smoothing=self._recipe.label_smoothing)
+            self._engine.backward(loss)
+            self._engine.step()
+            total += float(loss.detach()) / len(batches)
+        return total
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        self._engine.eval()
+        with torch.no_grad():
+            return self._forward(batch).float().cpu()
+
+    def add(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        tensor = torch.from_numpy(values.copy()).to(self._engine.device)
+        torch.distributed.all_reduce(tensor)
+        return np.asarray(tensor.cpu().numpy())
+
+    def weights(self) -> Weights:
+        with deepspeed.zero.GatheredParameters(list(self._engine.module.parameters()), enabled=self._zero == 3):
+            return {name: tensor.detach().float().cpu().clone() for name, tensor in self._engine.module.state_dict().items()}
+
+    @property
+    def resumable(self) -> bool:
+        """Whether `state` and `restore` work: replicated fp32 states do; sharded or 16-bit ones start over."""
+        return self._zero == 0 and next(self._engine.module.parameters()).dtype == torch.float32
+
+    def state(self) -> Weights:
+        self._require_resumable()
+        return flat_state(self._optimizer)
+
+    def restore(self, weights: Weights, state: Weights) -> None:
+        self._require_resumable()
+        self._engine.module.load_state_dict(weights)
+        load_flat_state(self._optimizer, state)
+
+    def _require_resumable(self) -> None:
+        if not self.resumable:
+            raise Refused(f"a run at ZeRO stage {self._zero} keeps no checkpoints of its own yet; start it over")
+
+    def _forward(self, batch: Batch) -> torch.Tensor:
+        device = self._engine.device
+        out: torch.Tensor = self._engine(input_ids=batch.ids.to(device), attention_mask=batch.mask.to(device)).logits
+        return out
+
+
+def leave() -> None:
+    """Leave the process group in order."""
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,138 @@
+"""One rank's work: join, build, continue or begin, train; rank 0 writes what came out."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoglm_ops.contracts.arrays import TokenArrays
+from autoglm_ops.contracts.record import Record, digest_path
+from autoglm_ops.contracts.training import TrainingRecord
+from autoglm_ops.training import checkpoint
+from autoglm_ops.training.engine import DeepSpeedEngine, join, leave
+from autoglm_ops.training.job import Job
+from autoglm_ops.training.loop import Progress, Rows, fit
+from autoglm_ops.training.models import build
+
+log = logging.getLogger(__name__)
+
+
+class Measured(Record):
+    """Times and rates of one run: `measured.json`, never part of an output."""
+
+    start_seconds: float
+    build_seconds: float
+    step_seconds: float
+    evaluation_seconds: float
+    save_seconds: float
+    tokens_per_second: int
+    resumed_at_step: int
+
+
+def work(job: Job, rank: int, meeting: Path, born: float) -> None:
+    """Train as rank `rank`. `born` is the monotonic time the group's process began."""
+    torch.set_num_threads(job.plan.threads_per_rank)
+    torch.use_deterministic_algorithms(True, warn_only=job.plan.device == "cuda")
+    join(rank, job.plan.ranks, job.plan.device, meeting)
+    started = time.monotonic()
+    module = build(job.model, job.recipe.seed)
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    engine = DeepSpeedEngine(module, job.recipe, job.deepspeed)
+    progress = _resumed(job, engine) or Progress()
+    before, resumed = progress.tokens, progress.step
+    built = time.monotonic()
+    rows = Rows(
+        TokenArrays.open(Path(job.tokens), "train"),
+        TokenArrays.open(Path(job.tokens), "validation"),
+        job.model.pad_id,
+        len(job.model.labels),
+    )
+    steps_before = progress.seconds["steps"]
+    with _Bar(job.recipe.steps, rank == 0) as bar:
+        fit(engine, rows, job.recipe, listeners=[bar.tell, lambda now: _keep(job, engine, now)], progress=progress)
+    saving = time.monotonic()
+    if rank == 0:
+        _write(job, module, progress, parameters)
+        seconds = progress.seconds["steps"] - steps_before
+        Measured(
+            start_seconds=round(started - born, 3),
+            build_seconds=round(built - started, 3),
+            step_seconds=round(seconds, 3),
+            evaluation_seconds=round(progress.seconds["evaluations"], 3),
+            save_seconds=round(time.monotonic() - saving, 3),
+            tokens_per_second=round((progress.tokens - before) / max(seconds, 1e-9)),
+            resumed_at_step=resumed,
+        ).write(Path(job.out) / "measured.json")
+    leave()
+
+
+def _resumed(job: Job, engine: DeepSpeedEngine) -> Progress | None:
+    found = checkpoint.newest(Path(job.scratch), job.key()) if engine.resumable else None
+    if found is None:
+        return None
+    progress, weights, state = found
+    engine.restore(weights, state)
+    log.info("continuing from the checkpoint at step %d of %d", progress.step, job.recipe.steps)
+    return progress
+
+
+def _keep(job: Job, engine: DeepSpeedEngine, progress: Progress) -> None:
+    if engine.resumable and engine.rank == 0 and progress.step < job.recipe.steps:
+        checkpoint.save(Path(job.scratch), job.key(), engine, progress)
+
+
+def _write(job: Job, module: Any, progress: Progress, parameters: int) -> None:
+    folder = Path(job.out) / "weights"
+    module.config._name_or_path = ""  # where a pretrained model was read from is this machine's business
+    module.save_pretrained(folder, state_dict=progress.best, max_shard_size="1000GB")
+    per_epoch = job.plan.global_batch
+    TrainingRecord(
+        architecture=type(module).__name__,
+        parameters=parameters,
+        plan_digest=job.plan.digest(),
+        settings=job.settings,
+        steps=progress.step,
+        epochs=round(progress.samples / max(1, _rows(job) // per_epoch * per_epoch), 6),
+        samples=progress.samples,
+        tokens=progress.tokens,
+        losses=tuple(progress.losses),
+        validation=tuple(progress.validation),
+        best_step=progress.best_step,
+        weights_sha256=digest_path(folder / "model.safetensors"),
+    ).write(Path(job.out) / "training.json")
+
+
+def _rows(job: Job) -> int:
+    return len(TokenArrays.open(Path(job.tokens), "train"))
+
+
+class _Bar:
+    """A progress bar in a terminal, a log line per evaluation elsewhere."""
+
+    def __init__(self, steps: int, speaks: bool) -> None:
+        self._steps, self._speaks = steps, speaks
+        self._bar: Any = None
+
+    def __enter__(self) -> _Bar:
+        if self._speaks and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=self._steps, unit="step", desc="train", file=sys.stderr, leave=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def tell(self, progress: Progress) -> None:
+        loss, score = progress.losses[-1][1], progress.validation[-1][1]
+        if self._bar is not None:
+            self._bar.update(progress.step - self._bar.n)
+            self._bar.set_postfix(loss=f"{loss:.3f}", macro_f1=f"{score:.3f}")
+        elif self._speaks:
+            log.info("step %d of %d: loss %.4f, validation macro-F1 %.4f", progress.step, self._steps, loss, score)
