@@ -1,0 +1,1 @@
+"""Where a job runs: one launcher a file, all behind `contracts.cluster.Launcher`."""

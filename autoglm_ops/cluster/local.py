@@ -1,0 +1,121 @@
+"""The local launcher: a job is a child process on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO
+
+from autoglm_ops.cluster.process import ChildProcess
+from autoglm_ops.contracts.cluster import JobSpec, JobStatus
+from autoglm_ops.errors import BudgetSpent, UsageError
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 10.0
+CANCELLED = 128 + signal.SIGTERM
+
+
+class LocalLauncher:
+    """Runs one job at a time. SIGTERM or SIGINT to this process ends the job, children included, and `run` says `cancelled`."""
+
+    def __init__(self, grace: float = GRACE_SECONDS) -> None:
+        self._grace = grace
+
+    def run(self, job: JobSpec) -> JobStatus:
+        """Run `job` to its end. Raises UsageError when it cannot start: no such command or folder, or a named secret is not set."""
+        started = time.monotonic()
+        environment = _environment(job)
+        with _sink(job) as sink:
+            child = ChildProcess(job.command, cwd=Path(job.workdir), environment=environment, sink=sink, grace=self._grace)
+            with _stopped_by_signals(child):
+                code = child.wait(job.deadline_seconds)
+        status = _status(job, code, child.stopped, round(time.monotonic() - started, 3))
+        if status.state != "succeeded":
+            log.warning("job %s: %s: %s", job.name, status.state, status.reason)
+        return status
+
+
+def _status(job: JobSpec, code: int | None, stopped: bool, seconds: float) -> JobStatus:
+    if code is None:
+        reason = (
+            f"deadline: still running after {job.deadline_seconds:g} s; raise cluster.deadline_seconds, or give it less work"
+        )
+        return JobStatus(state="deadline", exit=BudgetSpent.exit_code, seconds=seconds, reason=reason)
+    if stopped:
+        return JobStatus(state="cancelled", exit=CANCELLED, seconds=seconds, reason="cancelled: a signal asked for its end")
+    if code == 0:
+        return JobStatus(state="succeeded", exit=0, seconds=seconds)
+    return JobStatus(state="failed", exit=code, seconds=seconds, reason=explain_exit(code))
+
+
+def explain_exit(code: int) -> str:
+    """`code` in words; a signal by its name."""
+    if code <= 128:
+        return f"exit: it ended with exit code {code}"
+    try:
+        name = signal.Signals(code - 128).name
+    except ValueError:
+        return f"exit: it ended with exit code {code}"
+    hint = " (the kernel, when memory runs out, does that)" if name == "SIGKILL" else ""
+    return f"signal: it was ended by {name}{hint}"
+
+
+def _environment(job: JobSpec) -> dict[str, str]:
+    """Ours, with the job's laid over it. Secrets come from ours, so that no record ever holds one."""
+    missing = [name for name in job.secrets if name not in os.environ]
+    if missing:
+        raise UsageError(
+            f"job {job.name} needs the secret {missing[0]}: set it in the environment of the process that launches jobs"
+        )
+    return {**os.environ, **job.environment}
+
+
+class _Tee:
+    """Every line to stderr and, when there is one, to the log. Stdout stays free for whoever called the launcher."""
+
+    def __init__(self, file: BinaryIO | None) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+
+    def __call__(self, stream: str, line: bytes) -> None:
+        with self._lock:
+            sys.stderr.write(line.decode("utf-8", errors="replace"))
+            sys.stderr.flush()
+            if self._file is not None:
+                self._file.write(line)
+                self._file.flush()
+
+
+@contextmanager
+def _sink(job: JobSpec) -> Iterator[_Tee]:
+    if job.log is not None:
+        Path(job.log).parent.mkdir(parents=True, exist_ok=True)
+    with nullcontext(None) if job.log is None else Path(job.log).open("ab") as file:
+        yield _Tee(file)
+
+
+@contextmanager
+def _stopped_by_signals(child: ChildProcess) -> Iterator[None]:
+    """In the main thread, SIGTERM and SIGINT stop the child and nothing else; elsewhere signals cannot be caught."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        child.stop()
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

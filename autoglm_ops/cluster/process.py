@@ -1,0 +1,155 @@
+"""A child process that takes everything it started with it when it ends.
+
+The child leads its own session. On Linux every descendant is also found by a mark in its environment, so one that left the
+session (setsid, a daemon) is found too, and the child is told (PR_SET_PDEATHSIG) when we die without being able to say so.
+Elsewhere the session's process group is all that is known.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from autoglm_ops.errors import UsageError
+
+MARK = "AUTOGLM_JOB_MARKS"
+"""Environment variable with one mark for every job around this process, outermost first."""
+MAX_LINE = 1 << 16
+POLL_SECONDS = 0.05
+_LINUX = sys.platform == "linux"
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_libc = ctypes.CDLL(None) if _LINUX else None
+
+Sink = Callable[[str, bytes], None]
+"""Called with "stdout" or "stderr" and one line (at most MAX_LINE bytes), from a thread of its own."""
+
+
+class ChildProcess:
+    """One command, started at once. `wait` returns its exit code, 128+N for death by signal N; then nothing of it is left."""
+
+    def __init__(
+        self, command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], sink: Sink, grace: float = 10.0
+    ) -> None:
+        self._mark = uuid.uuid4().hex
+        self._grace = grace
+        self._stop = threading.Event()
+        marks = f"{environment.get(MARK, '')} {self._mark}".strip()
+        try:
+            self._process = subprocess.Popen(
+                list(command), cwd=cwd, env={**environment, MARK: marks}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, start_new_session=True, preexec_fn=_die_with_parent if _LINUX else None,
+            )  # fmt: skip
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise UsageError(f"cannot start {command[0]!r} in {cwd}: {error.strerror}: {error.filename}") from error
+        self._pumps = [self._pump(self._process.stdout, "stdout", sink), self._pump(self._process.stderr, "stderr", sink)]
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def stop(self) -> None:
+        """Ask for the end. Safe in a signal handler and from any thread; `wait` does the work."""
+        self._stop.set()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        """The exit code, or None when `seconds` passed first (everything was then ended). An exception ends everything too."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        try:
+            while self._process.poll() is None and not self.stopped:
+                if deadline is not None and time.monotonic() >= deadline:
+                    return None
+                self._doze()
+        finally:
+            self._end()
+        code = self._process.returncode
+        return 128 - code if code < 0 else code
+
+    def _doze(self) -> None:
+        try:
+            self._process.wait(POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            return
+
+    def _end(self) -> None:
+        """TERM, the grace, KILL; until neither the child nor a descendant is left. Then what they printed is read to its end."""
+        self._signal(signal.SIGTERM)
+        limit = time.monotonic() + self._grace
+        while self._alive() and time.monotonic() < limit:
+            time.sleep(POLL_SECONDS)
+        while self._alive():
+            self._signal(signal.SIGKILL)
+            time.sleep(POLL_SECONDS)
+        self._process.wait()
+        for pump in self._pumps:
+            pump.join(timeout=5)
+
+    def _alive(self) -> bool:
+        return self._process.poll() is None or any(True for _ in self._members())
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in [self.pid] if self._process.poll() is None else []:
+            _kill_group(pid, number)
+        for pid in self._members():
+            _kill(pid, number)
+
+    def _members(self) -> Iterator[int]:
+        """Living processes of this job, the child itself included."""
+        if not _LINUX:
+            yield from ([self.pid] if _kill_group(self.pid, 0) else [])
+            return
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and self._is_ours(entry):
+                yield int(entry.name)
+
+    def _is_ours(self, entry: Path) -> bool:
+        try:
+            # After the name in brackets: state, parent, process group. A zombie has nothing left to end.
+            state, _, group = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:3]
+            marked = self._mark.encode() in (entry / "environ").read_bytes()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return False
+        return state not in (b"Z", b"X") and (marked or int(group) == self.pid)
+
+    def _pump(self, stream: IO[bytes] | None, name: str, sink: Sink) -> threading.Thread:
+        def run() -> None:
+            with stream or open(os.devnull, "rb") as lines:
+                while line := lines.readline(MAX_LINE):
+                    sink(name, line)
+
+        thread = threading.Thread(target=run, name=f"pump-{name}", daemon=True)
+        thread.start()
+        return thread
+
+
+def _die_with_parent() -> None:
+    # Runs between fork and exec: nothing but one already resolved C call is safe here.
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _kill_group(group: int, number: int) -> bool:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return

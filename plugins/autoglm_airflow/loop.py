@@ -1,0 +1,110 @@
+"""The tasks of the feedback loop and of promotion by hand: thin calls of the command line, and what its answers lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import BaseOperator, SkipMixin
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DagRunTriggerException
+
+from autoglm_airflow import requests
+from autoglm_airflow.events import told
+from autoglm_airflow.notify import owner_of_failure
+from autoglm_airflow.operators import CommandOperator, RunOperator
+from autoglm_ops.contracts.training import TuningReport
+
+
+class DayOperator(CommandOperator):
+    """`autoglm ARGUMENTS --as-of=DAY --json` for the DAG run's day."""
+
+    def work(self, context: Any, event: dict[str, Any]) -> Any:
+        ended = self.command(*self.arguments, f"--as-of={requests.day_of(context)}", "--json")
+        ended.check()
+        return ended.json()
+
+
+class SignalsOperator(DayOperator, SkipMixin):
+    """Reads the production signals. When none fired, everything downstream is skipped and the run is green."""
+
+    def work(self, context: Any, event: dict[str, Any]) -> Any:
+        answer = super().work(context, event)
+        if not answer["fired"]:
+            event["reason"] = "no signal fired"
+            context["ti"].xcom_push(key="return_value", value=answer)
+            self.skip(context["ti"], self.get_flat_relatives(upstream=False))
+        return answer
+
+
+class AlertOperator(BaseOperator):
+    """Succeeds, and so updates its outlet, when the task `of` answered with alerts; is skipped otherwise."""
+
+    def __init__(self, *, of: str, **kwargs: Any) -> None:
+        super().__init__(on_failure_callback=owner_of_failure, **kwargs)
+        self.of = of
+
+    def execute(self, context: Any) -> Any:
+        with told(context) as event:
+            alerts = (context["ti"].xcom_pull(task_ids=self.of) or {}).get("alerts", [])
+            if not alerts:
+                raise AirflowSkipException("no alert")
+            event["reason"] = "; ".join(f"{alert['name']}: {alert['message']}" for alert in alerts)
+            return alerts
+
+
+class WinnerOperator(RunOperator):
+    """The best trial of the run's study, as the conf of a retraining: {as_of, set}."""
+
+    def work(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        info = self.info(context)
+        report = TuningReport.read(Path(info.workspace) / "out" / "tune" / "report.json")
+        if not report.best:
+            raise AirflowFailException(f"the study found no winner: {'; '.join(report.reasons) or 'no trial was completed'}")
+        event["reason"] = f"{report.objective} {report.best_value}"
+        return {"as_of": info.as_of, "set": {**report.best, "tune.enabled": False}}
+
+
+class RetrainOperator(BaseOperator):
+    """Triggers `dag` with the answer of the task `of` as its conf, once per DAG run: a retry or a clear triggers nothing twice.
+
+    TriggerDagRunOperator does the same, but importing it costs every parse of a DAG file half a second.
+    """
+
+    def __init__(self, *, of: str, dag_to_trigger: str, **kwargs: Any) -> None:
+        super().__init__(on_failure_callback=owner_of_failure, **kwargs)
+        self.of = of
+        self.dag_to_trigger = dag_to_trigger
+
+    def execute(self, context: Any) -> None:
+        ti = context["ti"]
+        with told(context) as event:
+            event["reason"] = f"{self.dag_to_trigger} with the winner"
+        raise DagRunTriggerException(
+            trigger_dag_id=self.dag_to_trigger,
+            dag_run_id=f"{ti.dag_id}__{ti.run_id}",
+            conf=ti.xcom_pull(task_ids=self.of),
+            logical_date=None,
+            reset_dag_run=False,
+            skip_when_already_exists=True,
+            wait_for_completion=False,
+            allowed_states=[],
+            failed_states=[],
+            poke_interval=60,
+            deferrable=False,
+        )
+
+
+class ReleaseOperator(CommandOperator):
+    """Promotes or rolls back by hand, as the form says: `autoglm promote|rollback [--version=N] --json`."""
+
+    template_fields: Sequence[str] = ()
+
+    def work(self, context: Any, event: dict[str, Any]) -> Any:
+        requests.known_keys(context["dag_run"].conf or {}, list(context["params"]))
+        action, version = context["params"]["action"], context["params"].get("version")
+        if action == "promote" and version is None:
+            raise AirflowFailException("promote needs a version: give the number of a registered version in the form")
+        ended = self.command(action, *([f"--version={version}"] if version is not None else []), "--json")
+        ended.check()
+        return ended.json()

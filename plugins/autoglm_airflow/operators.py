@@ -1,0 +1,205 @@
+"""Operators that run the command line: open a run, run one of its stages, close it.
+
+An operator believes a record, not a process: a stage has succeeded when `completed/<stage>.json` says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+from airflow.sdk import BaseOperator, SkipMixin
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from autoglm_airflow import requests
+from autoglm_airflow.command import Command, Ended
+from autoglm_airflow.events import told
+from autoglm_airflow.links import MLflowLink, ReportLink
+from autoglm_airflow.notify import owner_of_failure
+from autoglm_ops.contracts.inputs import RunInfo
+from autoglm_ops.contracts.record import Completion
+from autoglm_ops.contracts.release import GateVerdict, Verdict
+from autoglm_ops.errors import AutoGLMError, Tampered
+
+RETRIES = 4
+LONGEST_BACKOFF = timedelta(minutes=10)
+
+
+class CommandOperator(BaseOperator):
+    """Runs `autoglm ARGUMENTS…` and returns its JSON answer.
+
+    Exit 75 is retried with exponential back-off from `[core] default_task_retry_delay`; 1, 2 and 3 are not (design §6).
+    """
+
+    template_fields: Sequence[str] = ("arguments",)
+    ui_color = "#eef3fb"
+
+    def __init__(self, *, arguments: Sequence[str] = (), **kwargs: Any) -> None:
+        kwargs.setdefault("retries", RETRIES)
+        kwargs.setdefault("retry_exponential_backoff", True)
+        kwargs.setdefault("max_retry_delay", LONGEST_BACKOFF)
+        kwargs.setdefault("on_failure_callback", owner_of_failure)
+        super().__init__(**kwargs)
+        self.arguments = list(arguments)
+        self._command: Command | None = None
+
+    def execute(self, context: Any) -> Any:
+        with told(context) as event:
+            try:
+                return self.work(context, event)
+            except (AutoGLMError, ValueError) as error:  # a broken contract is a bug (exit 1): trying again changes nothing
+                raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+    def work(self, context: Any, event: dict[str, Any]) -> Any:
+        """What the operator does. May put `cached` and `reason` into `event`."""
+        ended = self.command(*self.arguments)
+        ended.check()
+        return ended.json()
+
+    def command(self, *arguments: str) -> Ended:
+        """Run `autoglm ARGUMENTS` to its end, whatever that is."""
+        self._command = Command(self.log)
+        return self._command.run(arguments)
+
+    def on_kill(self) -> None:
+        if self._command is not None:
+            self._command.stop()
+
+
+class OpenRunOperator(CommandOperator, SkipMixin):
+    """Opens (or finds again) the workspace of this DAG run. When there is nothing to do, everything downstream is skipped.
+
+    settings: DAG param -> settings key, for DAGs whose form has a field per setting. fixed: settings this DAG always sets.
+    promote: False never promotes. Pushes RunInfo.
+    """
+
+    template_fields: Sequence[str] = ("fixed",)
+
+    def __init__(
+        self,
+        *,
+        settings: Mapping[str, str] | None = None,
+        fixed: Mapping[str, Any] | None = None,
+        promote: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.settings = dict(settings or {})
+        self.fixed = dict(fixed or {})
+        self.promote = promote
+
+    def work(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        request = requests.of(context, self.settings, self.fixed, self.promote)
+        ended = self.command("runs", "open", *request.arguments(), "--json")
+        ended.check()
+        info = RunInfo.model_validate(ended.json())
+        event["reason"] = f"{info.decision}: {info.reason}"
+        answer = info.model_dump(mode="json")
+        if info.decision != "run":
+            self.log.info("nothing to do: %s", event["reason"])
+            context["ti"].xcom_push(key="return_value", value=answer)
+            self.skip(context["ti"], self.get_flat_relatives(upstream=False))
+        return answer
+
+
+class RunOperator(CommandOperator):
+    """An operator that works in the run that the task `opened_by` opened."""
+
+    template_fields: Sequence[str] = ()
+    operator_extra_links = (ReportLink(), MLflowLink())
+
+    def __init__(self, *, opened_by: str = "open_run", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.opened_by = opened_by
+        self.opened_run: str | None = None
+
+    def info(self, context: Any) -> RunInfo:
+        """The run. Raises AirflowFailException when it was never opened."""
+        found = context["ti"].xcom_pull(task_ids=self.opened_by)
+        if not found:
+            raise AirflowFailException(f"task {self.opened_by} has opened no run; clear it and what comes after it")
+        info = RunInfo.model_validate(found)
+        self.opened_run = info.run
+        return info
+
+
+class StageOperator(RunOperator):
+    """Runs one stage of the run, or takes its outputs from the cache. Pushes {stage, seconds, cached}."""
+
+    template_fields: Sequence[str] = ()
+    PROMOTING: ClassVar[frozenset[str]] = frozenset({"promote", "deploy"})
+
+    def __init__(self, *, stage: str, **kwargs: Any) -> None:
+        kwargs.setdefault("task_id", stage)
+        super().__init__(**kwargs)
+        self.stage = stage
+
+    def work(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        info = self.info(context)
+        if self.stage in self.PROMOTING:
+            no_promotion(Path(info.workspace))
+        done = self.run_stage(info)
+        event.update(cached=done.cached, reason="; ".join(done.reasons))
+        if self.stage in self.PROMOTING and done.facts.get("promoted") is False:
+            raise AirflowSkipException("; ".join(done.reasons) or f"{self.stage} had nothing to do")
+        return {"stage": self.stage, "seconds": done.seconds, "cached": done.cached}
+
+    def run_stage(self, info: RunInfo) -> Completion:
+        """Run the stage and return its record."""
+        ended = self.command("runs", "exec", info.run, self.stage)
+        record = _record(Path(info.workspace) / "completed" / f"{self.stage}.json")
+        matches = record is not None and record.exit == ended.code
+        ended.check("; ".join(record.reasons) if record and matches else None)
+        if record is None or not matches:
+            what = "missing" if record is None else f"of an attempt that ended with exit {record.exit}"
+            raise AirflowException(
+                f"{self.stage} exited 0 but completed/{self.stage}.json is {what}: not taken for done, tried again"
+            )
+        return record
+
+
+class CloseRunOperator(RunOperator):
+    """Commits and pushes the run's branch. Idempotent."""
+
+    template_fields: Sequence[str] = ()
+
+    def work(self, context: Any, event: dict[str, Any]) -> Any:
+        return self.close(self.info(context))
+
+    def close(self, info: RunInfo) -> Any:
+        ended = self.command("runs", "close", info.run)
+        ended.check()
+        return ended.json()
+
+
+class SummaryOperator(StageOperator):
+    """The last stage, and the end of the run: it writes the summary, then closes."""
+
+    template_fields: Sequence[str] = ()
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(stage="summary", **kwargs)
+
+    def work(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        answer = super().work(context, event)
+        self.command("runs", "close", self.info(context).run).check()
+        return answer
+
+
+def no_promotion(workspace: Path) -> None:
+    """Raises AirflowSkipException with the gate's reasons when its verdict is not to promote: a no is a green run."""
+    verdict = GateVerdict.read(workspace / "out" / "gate" / "verdict.json")
+    if verdict.verdict is not Verdict.PROMOTE:
+        raise AirflowSkipException(f"{verdict.verdict.value}: {'; '.join(verdict.reasons)}")
+    if not requests.release_settings(workspace).get("promote", True):
+        raise AirflowSkipException("release.promote is false: registered, not promoted")
+
+
+def _record(path: Path) -> Completion | None:
+    try:
+        return Completion.read(path) if path.exists() else None
+    except Tampered:
+        return None

@@ -1,0 +1,28 @@
+"""A chain of stages in one line of a DAG file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import BaseOperator, TriggerRule
+
+from autoglm_airflow.assets import MODEL
+from autoglm_airflow.operators import StageOperator, SummaryOperator
+
+# A promotion that was not to be still gets its report; a failure before it never turns green (none_failed, not all_done).
+_AFTER_A_SKIP = ("promote", "report", "summary")
+
+
+def pipeline(first: BaseOperator, stages: str) -> BaseOperator:
+    """Tasks for `stages` (names with blanks between) in a row after `first`. Returns the last."""
+    last = first
+    for name in stages.split():
+        last = last >> _task(name)
+    return last
+
+
+def _task(name: str) -> BaseOperator:
+    more: dict[str, Any] = {"trigger_rule": TriggerRule.NONE_FAILED} if name in _AFTER_A_SKIP else {}
+    if name == "promote":
+        more["outlets"] = [MODEL]
+    return SummaryOperator(**more) if name == "summary" else StageOperator(stage=name, **more)

@@ -1,0 +1,70 @@
+"""What a DAG run asks for, as arguments of `autoglm runs open`: its params, its day, and whether it may promote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from airflow.sdk.exceptions import AirflowFailException
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of `autoglm runs open`. `promote` None leaves the setting alone."""
+
+    dag: str
+    dag_run_id: str
+    as_of: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    promote: bool | None = None
+
+    def arguments(self) -> list[str]:
+        """Every value is one argument of its own, after `=`: nothing a form holds can become an option (threats F27)."""
+        sets = [f"--set={key}={json.dumps(value, ensure_ascii=False)}" for key, value in sorted(self.overrides.items())]
+        promote = [] if self.promote is None else ["--promote" if self.promote else "--no-promote"]
+        return [f"--dag={self.dag}", f"--dag-run-id={self.dag_run_id}", f"--as-of={self.as_of}", *sets, *promote]
+
+
+def of(context: Any, settings: Mapping[str, str], fixed: Mapping[str, Any], promote: bool | None) -> Request:
+    """The request of a DAG run: `set` and the fields of its form, over what the DAG always sets.
+
+    A backfilled run never promotes unless asked. Raises AirflowFailException for a conf key that no param has.
+    """
+    params, run = context["params"], context["dag_run"]
+    known_keys(run.conf or {}, list(params))
+    overrides = {**fixed, **{key: params[name] for name, key in settings.items() if params.get(name) is not None}}
+    overrides.update(params.get("set") or {})
+    if params.get("tune") is not None:
+        overrides["tune.enabled"] = params["tune"]
+    asked = params.get("promote")
+    may = asked if asked is not None else False if run.run_type == "backfill" else promote
+    return Request(context["dag"].dag_id, run.run_id, day_of(context), overrides, may)
+
+
+def day_of(context: Any) -> str:
+    """The run's day: the `as_of` param, else the day of the logical date, else (an asset started it) the day it may run after."""
+    asked = context["params"].get("as_of")
+    run = context["dag_run"]
+    moment = context.get("logical_date") or run.run_after
+    return str(asked) if asked else moment.date().isoformat()
+
+
+def known_keys(conf: Mapping[str, Any], params: list[str]) -> None:
+    """Airflow passes over a conf key that is no param; a misspelt one must not do nothing."""
+    for key in conf:
+        if key not in params and key != "openlineage":
+            near = get_close_matches(key, params, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(params)}"
+            raise AirflowFailException(f"unknown parameter {key!r}; {hint}")
+
+
+def release_settings(workspace: Path) -> dict[str, Any]:
+    """The `release` section of the run's resolved params.yaml."""
+    tree = yaml.safe_load((workspace / "params.yaml").read_text(encoding="utf-8"))
+    section = tree.get("release") if isinstance(tree, dict) else None
+    return section if isinstance(section, dict) else {}
