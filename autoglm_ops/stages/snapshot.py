@@ -58,8 +58,8 @@ def take(settings: Settings, origin: Path, home: Path, as_of: date | None, today
     from autoglm_ops.data import source
 
     data = settings.data
-    folder = data_path(settings, origin)
-    first, last = source.days(folder, data.epoch, data.days, data.columns.timestamp)
+    folder = source.resolve(data.path, origin)
+    first, last = source.days(folder, data.epoch, data.days, data.columns.model_dump())
     feedback = _feedback(settings, home)
     newest = max(last, feedback.until or last)
     day = min((as_of or today).isoformat(), newest)
@@ -73,11 +73,6 @@ def take(settings: Settings, origin: Path, home: Path, as_of: date | None, today
         patches=_patches(home, date.fromisoformat(day)),
         feedback=feedback,
     )
-
-
-def data_path(settings: Settings, origin: Path) -> Path | None:
-    """The dataset's folder or file, relative paths resolved against the user's checkout. None is the bundled dataset."""
-    return (origin / settings.data.path) if settings.data.path else None
 
 
 def champion(settings: Settings, home: Path) -> Champion:
