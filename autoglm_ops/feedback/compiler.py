@@ -1,0 +1,148 @@
+"""Signals to search-space patches: bounded, recorded, reversible. Pure; `today` is an argument.
+
+Nothing here decides to retrain: it decides only what the next study may look at. A lever that is not moved says why, by a word:
+no-signal, no-lever, no-bound, seen, undone, cooldown, taken, hysteresis, bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
+
+from autoglm_ops.contracts.feedback import PatchSet, SearchSpacePatch, Signal
+from autoglm_ops.contracts.record import Record, digest_of
+from autoglm_ops.feedback.history import UNDO
+from autoglm_ops.feedback.levers import SPACE, Levers, Limits, Refusal, apply, ends, is_whole, moved, step
+from autoglm_ops.feedback.rules import RULES, Rule
+
+BOUNDS: dict[str, Limits] = {
+    "train.learning_rate": (1e-6, 0.1),
+    "train.weight_decay": (1e-6, 1.0),
+    "train.epochs": (0.1, 30.0),
+    "model.dropout": (0.0, 0.6),
+    "model.hidden_size": (16, 1024),
+    "model.layers": (1, 24),
+}
+"""No patch ever leaves these. A key without bounds is never patched."""
+
+
+class FeedbackPolicy(Record):
+    """How far and how often feedback may move a lever (threats F25).
+
+    max_step: largest relative change of one number by one patch. max_total: largest factor between a number and its value in
+    params.yaml, over all patches in force.
+    """
+
+    max_step: float
+    cooldown_days: int
+    expire_days: int
+    max_total: float = 2.0
+    bounds: dict[str, Limits] = BOUNDS
+
+
+class CompiledPatches(Record):
+    """The patches to append to the history, and every lever that was considered and left alone."""
+
+    patches: tuple[SearchSpacePatch, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+
+
+def compile_patches(
+    signals: Sequence[Signal],
+    space: Levers,
+    active: PatchSet,
+    policy: FeedbackPolicy,
+    today: date,
+    rules: Iterable[Rule] = RULES,
+) -> CompiledPatches:
+    """Patches for what fired. `space` is params.yaml's (`levers.levers`), before patches; `active` are those in force.
+
+    The same signals give no second patch, whatever the cool-down.
+    """
+    fired = {signal.name: signal for signal in signals if signal.fired}
+    answers: list[SearchSpacePatch | Refusal] = [
+        Refusal(key=signal.name, word="no-signal", reason=signal.reason) for signal in signals if not signal.fired
+    ]
+    now, taken = apply(space, active, today).levers, set[str]()
+    for rule in rules:
+        if set(rule.when) <= fired.keys() and not set(rule.unless) & fired.keys():
+            case = _Case(rule, {name: fired[name] for name in rule.when}, space, now, active)
+            answer = case.taken() if case.key in taken else case.answer(policy, today)
+            answers.append(answer)
+            taken |= {case.key} if isinstance(answer, SearchSpacePatch) else set()
+    return CompiledPatches(
+        patches=tuple(answer for answer in answers if isinstance(answer, SearchSpacePatch)),
+        refused=tuple(answer for answer in answers if isinstance(answer, Refusal)),
+    )
+
+
+class _Case:
+    """One rule whose signals fired, and the lever it would move."""
+
+    def __init__(self, rule: Rule, signals: Mapping[str, Signal], base: Levers, now: Levers, active: PatchSet) -> None:
+        searched = f"{SPACE}{rule.key}"
+        self.rule = rule
+        self.key = searched if searched in now else rule.key
+        self.base, self.now = base.get(self.key), now.get(self.key)
+        self.signals = {name: signal.model_dump(mode="json") for name, signal in sorted(signals.items())}
+        self.seen = digest_of(self.signals)
+        self.earlier = [patch for patch in active.patches if patch.key == self.key]
+
+    def taken(self) -> Refusal:
+        return self._refuse("taken", "an earlier rule moves it in this very round")
+
+    def answer(self, policy: FeedbackPolicy, today: date) -> SearchSpacePatch | Refusal:
+        """The patch, or why there is none."""
+        blocked = self._blocked(policy, today)
+        if blocked is not None:
+            return blocked
+        changes = self._changes(policy)
+        if not changes:
+            return self._refuse("bound", f"{self.now} has no room left towards the rule's target")
+        directions = {end: 1 if value > ends(self.now)[end] else -1 for end, value in changes.items()}
+        if any(patch.evidence.get("moved", {}).get(end) == -sign for patch in self.earlier for end, sign in directions.items()):
+            return self._refuse("hysteresis", "a patch in force moved it the other way; it must expire first")
+        return SearchSpacePatch(
+            key=self.key,
+            old=self.now,
+            new=moved(self.now, changes),
+            signal="+".join(self.signals),
+            reason=self.rule.reason,
+            evidence={"signals": self.signals, "seen": self.seen, "moved": directions},
+            created=today.isoformat(),
+            expires=(today + timedelta(days=policy.expire_days)).isoformat(),
+        )
+
+    def _blocked(self, policy: FeedbackPolicy, today: date) -> Refusal | None:
+        if not ends(self.now):
+            return self._refuse("no-lever", "neither searched nor set to a number")
+        if self.rule.key not in policy.bounds:
+            return self._refuse("no-bound", "it has no hard bounds, so it is never patched")
+        if any(patch.evidence.get("seen") == self.seen for patch in self.earlier):
+            return self._refuse("seen", "a patch in force stands on this very evidence")
+        if any(patch.signal == UNDO for patch in self.earlier):
+            return self._refuse("undone", "a person undid a patch of it; until that expires it is left alone")
+        if self.earlier:
+            ready = date.fromisoformat(self.earlier[-1].created) + timedelta(days=policy.cooldown_days)
+            if today < ready:
+                return self._refuse("cooldown", f"patched on {self.earlier[-1].created}; left alone until {ready}")
+        return None
+
+    def _changes(self, policy: FeedbackPolicy) -> dict[str, float]:
+        """New values of the ends that can move; a range that would close is left as it is."""
+        current, origin = ends(self.now), ends(self.base)
+        wanted = ("value",) if "value" in current else self.rule.ends
+        found = {end: self._moved_end(current[end], origin[end], policy) for end in wanted}
+        merged = current | found
+        if "value" not in merged and merged["low"] >= merged["high"]:
+            return {}
+        return {end: value for end, value in found.items() if value != current[end]}
+
+    def _moved_end(self, value: float, origin: float, policy: FeedbackPolicy) -> float:
+        low, high = policy.bounds[self.rule.key]
+        around = sorted((origin / policy.max_total, origin * policy.max_total))
+        limits = (max(low, around[0]), min(high, around[1]))
+        return step(value, self.rule.target(value), limits, policy.max_step, is_whole(self.now))
+
+    def _refuse(self, word: str, reason: str) -> Refusal:
+        return Refusal(key=self.key, word=word, reason=reason)

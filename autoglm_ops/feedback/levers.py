@@ -1,0 +1,129 @@
+"""What a patch may move: entries of the search space and fixed settings, by dotted key, and how they move. Pure.
+
+A lever's value is a number, or one entry of `tune.space`: {loguniform|uniform|int: [low, high]} or {choice: [...]}.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+from autoglm_ops.contracts.feedback import PatchSet, SearchSpacePatch
+from autoglm_ops.contracts.record import Record
+from autoglm_ops.errors import UsageError
+
+SPACE = "tune.space."
+Levers = Mapping[str, Any]
+Limits = tuple[float, float]
+
+
+class Refusal(Record):
+    """A patch that was not made or not applied: `word` can be counted, `reason` can be read."""
+
+    key: str
+    word: str
+    reason: str
+
+
+class Applied(Record):
+    """Levers with patches applied, and the patches that did not fit."""
+
+    levers: dict[str, Any]
+    skipped: tuple[Refusal, ...] = ()
+
+
+def levers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The levers of a settings tree: every entry of tune.space, and every number below `model` and `train`."""
+    found = {f"{SPACE}{key}": entry for key, entry in settings.get("tune", {}).get("space", {}).items()}
+    for section in ("model", "train"):
+        numbers = {key: value for key, value in settings.get(section, {}).items() if _is_number(value)}
+        found |= {f"{section}.{key}": value for key, value in numbers.items()}
+    return found
+
+
+def apply(space: Levers, patches: PatchSet, today: date | None = None) -> Applied:
+    """`space` with `patches` replayed, oldest first. Without `today` the set counts as in force.
+
+    The patches of a key end with the newest of them ("expired"). One that was made for another value than the key has now is
+    skipped, with those built on it ("stale"): the user changed params.yaml since, and the user wins.
+    """
+    current, skipped = dict(space), []
+    newest = {patch.key: patch for patch in patches.patches}
+    stale: set[str] = set()
+    for patch in patches.patches:
+        if today is not None and date.fromisoformat(newest[patch.key].expires) < today:
+            skipped.append(Refusal(key=patch.key, word="expired", reason=f"ended {newest[patch.key].expires}"))
+        elif patch.key in stale or not same(current.get(patch.key), patch.old):
+            stale.add(patch.key)
+            reason = f"made for {patch.old}, but {patch.key} is {current.get(patch.key)}"
+            skipped.append(Refusal(key=patch.key, word="stale", reason=reason))
+        else:
+            current[patch.key] = patch.new
+    return Applied(levers=current, skipped=tuple(skipped))
+
+
+def undo(space: Levers, patch: SearchSpacePatch) -> dict[str, Any]:
+    """`space` as it was before `patch`. Raises UsageError when its key does not hold the patch's new value."""
+    if not same(space.get(patch.key), patch.new):
+        raise UsageError(
+            f"{patch.key} is {space.get(patch.key)}, not {patch.new} as the patch left it; undo newer patches first"
+        )
+    return {**space, patch.key: patch.old}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal as JSON: a list is a tuple, 64 is 64.0."""
+    return bool(json.loads(json.dumps(one)) == json.loads(json.dumps(other)))
+
+
+def ends(value: Any) -> dict[str, float]:
+    """The numbers of a lever that can move: {"value"} of a number, {"low", "high"} of a range or of a choice of numbers.
+
+    Empty when there are none (a choice of words, a missing lever).
+    """
+    if _is_number(value):
+        return {"value": value}
+    numbers: list[Any] = next(iter(value.values()), []) if isinstance(value, Mapping) else []
+    if not numbers or not all(map(_is_number, numbers)):
+        return {}
+    return {"low": min(numbers), "high": max(numbers)}
+
+
+def moved(value: Any, changes: Mapping[str, float]) -> Any:
+    """`value` with its ends moved. A choice keeps its options and gains the new ends: what was allowed stays comparable."""
+    if "value" in changes:
+        return changes["value"]
+    kind, numbers = next(iter(value.items()))
+    if kind == "choice":
+        return {kind: sorted({*numbers, *changes.values()})}
+    return {kind: [changes.get("low", numbers[0]), changes.get("high", numbers[1])]}
+
+
+def step(value: float, target: float, limits: Limits, max_step: float, whole: bool) -> float:
+    """`target`, or as near to it as the relative step and the limits allow; `value` itself when there is no room.
+
+    A value that is outside the limits already stays where the user put it.
+    """
+    low, high = limits
+    if not low <= value <= high:
+        return value
+    reach = max_step * abs(value)
+    near = min(max(target, value - reach, low), value + reach, high)
+    if whole:
+        near = math.floor(near) if near > value else math.ceil(near)
+    return near
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a lever takes integers only."""
+    if isinstance(value, Mapping):
+        kind, numbers = next(iter(value.items()))
+        return kind == "int" or (kind == "choice" and all(isinstance(number, int) for number in numbers))
+    return isinstance(value, int)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,182 @@
+"""Signals to patches: the causal table, and the bounds that no sequence of signals can break."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoglm_ops.contracts.feedback import PatchSet, SearchSpacePatch, Signal
+from autoglm_ops.feedback.compiler import BOUNDS, FeedbackPolicy, compile_patches
+from autoglm_ops.feedback.history import UNDO
+from autoglm_ops.feedback.levers import SPACE, apply, ends, levers, undo
+from autoglm_ops.feedback.rules import RULES, Rule
+
+Make = Callable[..., Signal]
+POLICY = FeedbackPolicy(max_step=0.5, cooldown_days=1, expire_days=7)
+DAY = date(2026, 1, 5)
+BASE: dict[str, Any] = {
+    "tune.space.train.learning_rate": {"loguniform": [5e-4, 1e-2]},
+    "tune.space.train.weight_decay": {"loguniform": [1e-3, 0.3]},
+    "tune.space.model.dropout": {"uniform": [0.0, 0.4]},
+    "model.hidden_size": 64,
+    "train.epochs": 3.0,
+}
+
+
+def words(refused: Any) -> dict[str, str]:
+    return {refusal.key: refusal.word for refusal in refused}
+
+
+def test_quality_without_drift_widens_regularisation_and_capacity(make_signal: Make) -> None:
+    found = compile_patches([make_signal("quality"), make_signal("drift", False)], BASE, PatchSet(), POLICY, DAY)
+    assert {patch.key: patch.new for patch in found.patches} == {
+        "tune.space.model.dropout": {"uniform": [0.0, 0.5]},
+        "tune.space.train.weight_decay": {"loguniform": [1e-3, 0.3 * 1.5]},
+        "model.hidden_size": 80,
+    }
+    assert words(found.refused) == {"drift": "no-signal"}
+    patch = found.patches[0]
+    assert patch.evidence["signals"]["quality"]["rows"] == 300
+    assert (patch.created, patch.expires) == ("2026-01-05", "2026-01-12")
+
+
+def test_drift_allows_larger_steps_and_with_lost_quality_more_passes(make_signal: Make) -> None:
+    alone = compile_patches([make_signal("drift"), make_signal("quality", False)], BASE, PatchSet(), POLICY, DAY)
+    assert [patch.key for patch in alone.patches] == ["tune.space.train.learning_rate"]
+    both = compile_patches([make_signal("drift"), make_signal("quality")], BASE, PatchSet(), POLICY, DAY)
+    assert {patch.key for patch in both.patches} == {"tune.space.train.learning_rate", "train.epochs"}
+
+
+def test_nothing_fired_nothing_moves(make_signal: Make) -> None:
+    found = compile_patches([make_signal("quality", False)], BASE, PatchSet(), POLICY, DAY)
+    assert found.patches == ()
+    assert words(found.refused) == {"quality": "no-signal"}
+
+
+def test_same_evidence_then_cooldown_then_again(make_signal: Make) -> None:
+    first = compile_patches([make_signal("drift")], BASE, PatchSet(), POLICY, DAY)
+    active = PatchSet(patches=first.patches)
+    key = "tune.space.train.learning_rate"
+    again = compile_patches([make_signal("drift")], BASE, active, POLICY, DAY + timedelta(days=3))
+    assert (again.patches, words(again.refused)) == ((), {key: "seen"})
+    soon = compile_patches([make_signal("drift", value=0.6)], BASE, active, POLICY, DAY)
+    assert (soon.patches, words(soon.refused)) == ((), {key: "cooldown"})
+    later = compile_patches([make_signal("drift", value=0.6)], BASE, active, POLICY, DAY + timedelta(days=1))
+    assert later.patches[0].old == first.patches[0].new
+
+
+def test_no_way_back_while_a_patch_is_in_force(make_signal: Make) -> None:
+    up = compile_patches([make_signal("quality"), make_signal("drift", False)], BASE, PatchSet(), POLICY, DAY)
+    down = compile_patches([make_signal("latency")], BASE, PatchSet(patches=up.patches), POLICY, DAY + timedelta(days=2))
+    assert words(down.refused) == {"model.hidden_size": "hysteresis"}
+
+
+def test_what_a_person_undid_is_left_alone(make_signal: Make) -> None:
+    patch = compile_patches([make_signal("drift")], BASE, PatchSet(), POLICY, DAY).patches[0]
+    back = patch.model_copy(update={"old": patch.new, "new": patch.old, "signal": UNDO, "evidence": {}})
+    found = compile_patches(
+        [make_signal("drift", value=0.9)], BASE, PatchSet(patches=(patch, back)), POLICY, DAY + timedelta(days=2)
+    )
+    assert words(found.refused) == {"tune.space.train.learning_rate": "undone"}
+
+
+def test_a_lever_that_is_not_there_or_has_no_bound_is_refused_by_word(make_signal: Make) -> None:
+    rules = [Rule(when=("quality",), key=key, multiply=1.1, reason="r") for key in ("model.layers", "train.gradient_clip")]
+    found = compile_patches([make_signal("quality")], {"train.gradient_clip": 1.0}, PatchSet(), POLICY, DAY, rules)
+    assert words(found.refused) == {"model.layers": "no-lever", "train.gradient_clip": "no-bound"}
+
+
+def test_the_literal_rules_can_be_written_in_yaml(make_signal: Make) -> None:
+    text = """
+    - {when: [latency], key: train.learning_rate, multiply: 0.9, ends: [low, high], reason: latency over its threshold}
+    - {when: [quality], key: model.hidden_size, add: 16, reason: accuracy under its target}
+    """
+    rules = [Rule.model_validate_json(json.dumps(item)) for item in yaml.safe_load(text)]
+    fired = [make_signal("latency"), make_signal("quality")]
+    found = compile_patches(fired, {"train.learning_rate": 1e-3, "model.hidden_size": 64}, PatchSet(), POLICY, DAY, rules)
+    assert {patch.key: patch.new for patch in found.patches} == {"train.learning_rate": 1e-3 * 0.9, "model.hidden_size": 80}
+
+
+def test_a_choice_gains_an_option_and_keeps_the_others(make_signal: Make) -> None:
+    space = {"tune.space.model.hidden_size": {"choice": [32, 64]}}
+    found = compile_patches([make_signal("quality")], space, PatchSet(), POLICY, DAY)
+    assert found.patches[0].new == {"choice": [32, 64, 80]}
+
+
+def test_levers_are_the_search_space_and_the_numbers_of_model_and_train() -> None:
+    tree = {
+        "model": {"name": "glm", "hidden_size": None, "layers": 2},
+        "train": {"epochs": 3.0},
+        "tune": {"space": {"a.b": {}}},
+    }
+    assert levers(tree) == {"tune.space.a.b": {}, "model.layers": 2, "train.epochs": 3.0}
+
+
+SIGNALS = st.lists(st.sampled_from(["quality", "drift", "latency"]), unique=True, min_size=1)
+WEEKS = st.lists(st.tuples(SIGNALS, st.integers(0, 3), st.floats(0, 1)), min_size=1, max_size=25)
+WILD = st.builds(
+    lambda key, factor, amount, sides: Rule(
+        when=("quality",), key=key, multiply=factor, add=amount if factor is None else None, ends=sides, reason="wild"
+    ),
+    st.sampled_from(sorted(BOUNDS)),
+    st.one_of(st.none(), st.floats(1e-6, 1e6)),
+    st.floats(-1e6, 1e6),
+    st.sampled_from([("low",), ("high",), ("low", "high")]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(WEEKS, st.lists(WILD, max_size=4), st.floats(0.05, 0.9))
+def test_no_history_of_signals_breaks_a_bound(weeks: list[Any], wild: list[Rule], max_step: float) -> None:
+    policy = POLICY.model_copy(update={"max_step": max_step})
+    today, made = DAY, []
+    for names, pause, value in weeks:
+        today += timedelta(days=pause)
+        signals = [_signal(name, value) for name in names]
+        active = _in_force(made, today)
+        found = compile_patches(signals, BASE, active, policy, today, (*RULES, *wild))
+        for patch in found.patches:
+            _check(patch, policy)
+        made += found.patches
+        active = _in_force(made, today)
+        assert apply(BASE, active, today).skipped == ()
+        assert compile_patches(signals, BASE, active, policy, today, (*RULES, *wild)).patches == ()  # idempotent
+        if found.patches:
+            before = apply(BASE, PatchSet(patches=active.patches[:-1]), today).levers
+            assert undo(apply(BASE, active, today).levers, active.patches[-1]) == before
+
+
+def _signal(name: str, value: float) -> Signal:
+    fields = {"name": name, "fired": True, "value": value, "threshold": 0.7, "low": value, "high": value, "rows": 300}
+    return Signal.model_validate({**fields, "window": ("2026-01-04", "2026-01-04"), "reason": "measured"})
+
+
+def _in_force(made: list[SearchSpacePatch], today: date) -> PatchSet:
+    """As History.active has it: a key's patches end with its newest."""
+    chains: dict[str, list[SearchSpacePatch]] = {}
+    for patch in made:
+        chain = chains.setdefault(patch.key, [])
+        if chain and chain[-1].expires < patch.created:
+            chain.clear()
+        chain.append(patch)
+    alive = [patch for chain in chains.values() if chain[-1].expires >= today.isoformat() for patch in chain]
+    return PatchSet(patches=tuple(patch for patch in made if patch in alive))
+
+
+def _check(patch: SearchSpacePatch, policy: FeedbackPolicy) -> None:
+    key = patch.key.removeprefix(SPACE)
+    low, high = policy.bounds[key]
+    old, new, base = ends(patch.old), ends(patch.new), ends(BASE[patch.key])
+    assert old != new
+    for end in old:
+        assert low <= new[end] <= high
+        assert abs(new[end] - old[end]) <= policy.max_step * abs(old[end]) * (1 + 1e-9)
+        assert base[end] / policy.max_total * (1 - 1e-9) <= new[end] <= base[end] * policy.max_total * (1 + 1e-9)
+    if "value" not in new:
+        assert new["low"] < new["high"]
