@@ -38,7 +38,8 @@ class TokenArrays:
     def open(cls, folder: Path, split: str) -> TokenArrays:
         """Map `split` of a tokenize output. Raises Tampered when the three files do not belong together."""
         tokens, offsets, labels = (
-            np.load(folder / f"{split}.{part}.npy", mmap_mode="r", allow_pickle=False) for part in ("tokens", "offsets", "labels")
+            np.load(folder / f"{split}.{part}.npy", mmap_mode="r", allow_pickle=False)
+            for part in ("tokens", "offsets", "labels")
         )
         if len(offsets) != len(labels) + 1 or offsets[0] != 0 or offsets[-1] != len(tokens):
             raise Tampered(

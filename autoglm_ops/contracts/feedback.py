@@ -10,13 +10,12 @@ from autoglm_ops.contracts.record import Record
 class Profile(Record):
     """What a set of texts looks like: shares over fixed bins, so that two profiles compare bin by bin.
 
-    length: characters per text. characters, bigrams: hashed, each row counting once. labels: empty when they are not known.
+    length: characters per text. characters: hashed, each row counting once. labels: empty when they are not known.
     """
 
     rows: int
     length: tuple[float, ...]
     characters: tuple[float, ...]
-    bigrams: tuple[float, ...]
     labels: dict[str, float]
 
 

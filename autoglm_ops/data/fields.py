@@ -8,23 +8,23 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any
 
-from autoglm_ops.data.rows import BadLine, Row, Shape, row_id
+from autoglm_ops.data.rows import BadLineError, Row, Shape, row_id
 
 MAX_NAME = 256  # characters of an id, a label or a source
 
 
 def to_row(record: Mapping[str, Any], shape: Shape, name: str, line: int) -> Row:
-    """The Row in `record`, line `line` of file `name`. Raises BadLine: missing-column, wrong-type, not-a-number, lone-surrogate, …
+    """The Row in `record`, line `line` of file `name`. Raises BadLineError: missing-column, wrong-type, not-a-number, lone-surrogate, …
 
     A null text, label or timestamp is a row all the same: nulls are `validate`'s to judge.
     """
     columns = shape.columns
     for needed in ("text", "label"):
         if columns[needed] not in record:
-            raise BadLine("missing-column")
+            raise BadLineError("missing-column")
     text = record[columns["text"]]
     if text is not None and not isinstance(text, str):
-        raise BadLine("wrong-type")
+        raise BadLineError("wrong-type")
     given = record.get(columns["timestamp"])
     return Row(
         id=_name(record.get(columns["id"])) or row_id(name, line),
@@ -78,17 +78,17 @@ def _name(value: Any) -> str | None:
     elif isinstance(value, int):
         text = str(value)
     else:
-        raise BadLine("wrong-type")
+        raise BadLineError("wrong-type")
     if text is not None and len(text) > MAX_NAME:
-        raise BadLine("name-too-long")
+        raise BadLineError("name-too-long")
     return text.strip() if text else text
 
 
 def _whole(value: float) -> str:
     if not math.isfinite(value):
-        raise BadLine("not-a-number")
+        raise BadLineError("not-a-number")
     if value != int(value):
-        raise BadLine("wrong-type")
+        raise BadLineError("wrong-type")
     return str(int(value))
 
 
@@ -97,7 +97,7 @@ def _sound(text: str | None) -> str | None:
     if text is None:
         return None
     if "\x00" in text:
-        raise BadLine("nul-character")
+        raise BadLineError("nul-character")
     if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
-        raise BadLine("lone-surrogate")
+        raise BadLineError("lone-surrogate")
     return text

@@ -12,7 +12,11 @@ from typing import BinaryIO, NamedTuple
 from autoglm_ops.errors import BadData
 
 MAX_LINE = 1 << 20
-_MARKS = {b"\xef\xbb\xbf": "a UTF-8 byte order mark", b"\xff\xfe": "a UTF-16 byte order mark", b"\xfe\xff": "a UTF-16 byte order mark"}
+_MARKS = {
+    b"\xef\xbb\xbf": "a UTF-8 byte order mark",
+    b"\xff\xfe": "a UTF-16 byte order mark",
+    b"\xfe\xff": "a UTF-16 byte order mark",
+}
 
 
 class Line(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from autoglm_ops.data.fields import to_row
-from autoglm_ops.data.rows import RAW_CHARS, BadLine, Reject, Row, Shape
+from autoglm_ops.data.rows import RAW_CHARS, BadLineError, Reject, Row, Shape
 from autoglm_ops.errors import BadData
 
 BATCH = 8192
@@ -30,7 +30,7 @@ def read(path: Path, name: str, shape: Shape) -> Iterator[Row | Reject]:
                 line += 1
                 try:
                     yield to_row(record, shape, name, line)
-                except BadLine as error:
+                except BadLineError as error:
                     yield Reject(name, line, str(error), repr(record)[:RAW_CHARS])
 
 

@@ -34,7 +34,7 @@ class Reject(NamedTuple):
     raw: str
 
 
-class BadLine(ValueError):
+class BadLineError(ValueError):
     """A line that cannot become a row. The message is the reason word."""
 
 

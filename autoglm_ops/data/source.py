@@ -51,7 +51,9 @@ def check(recorded: SourceManifest, path: Path | None) -> None:
     for name in sorted(now.keys() | then.keys()):
         if now.get(name) != then.get(name):
             what = "is gone" if name not in now else "is new" if name not in then else "has changed"
-            raise Tampered(f"{name} {what} since inputs/source.json was written; run `autoglm snapshot` to start from the data as it is now")
+            raise Tampered(
+                f"{name} {what} since inputs/source.json was written; run `autoglm snapshot` to start from the data as it is now"
+            )
 
 
 def read(path: Path | None, shape: Shape, days: int) -> Iterator[Row | Reject]:
@@ -83,7 +85,9 @@ def _files(path: Path | None) -> list[tuple[str, Path]]:
         READERS.get(path.suffix.lower())
         return [(path.name, path)]
     if not path.is_dir():
-        raise BadData(f"data.path {str(path)!r} does not exist; name a JSONL, CSV or Parquet file or a folder of them", ("no-such-file",))
+        raise BadData(
+            f"data.path {str(path)!r} does not exist; name a JSONL, CSV or Parquet file or a folder of them", ("no-such-file",)
+        )
     return _folder(path)
 
 

@@ -6,54 +6,54 @@ import json
 import math
 from typing import Any, NoReturn
 
-from autoglm_ops.data.rows import BadLine
+from autoglm_ops.data.rows import BadLineError
 
 MAX_DEPTH = 64
 MAX_DIGITS = 4000
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """The JSON object in `raw`. Raises BadLine whose message is the reason word."""
+    """The JSON object in `raw`. Raises BadLineError whose message is the reason word."""
     if not raw.strip():
-        raise BadLine("blank-line")
+        raise BadLineError("blank-line")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadLine("bad-utf8") from error
+        raise BadLineError("bad-utf8") from error
     if _depth(text) > MAX_DEPTH:
-        raise BadLine("too-deep")
+        raise BadLineError("too-deep")
     try:
         value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float, parse_int=_int)
     except json.JSONDecodeError as error:
-        raise BadLine("bad-json") from error
+        raise BadLineError("bad-json") from error
     if not isinstance(value, dict):
-        raise BadLine("not-an-object")
+        raise BadLineError("not-an-object")
     return value
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
-        raise BadLine("duplicate-key")
+        raise BadLineError("duplicate-key")
     return mapping
 
 
 def _constant(_: str) -> NoReturn:
-    raise BadLine("not-a-number")
+    raise BadLineError("not-a-number")
 
 
 def _float(text: str) -> float:
     if len(text) > MAX_DIGITS:
-        raise BadLine("number-too-long")
+        raise BadLineError("number-too-long")
     value = float(text)
     if not math.isfinite(value):
-        raise BadLine("not-a-number")
+        raise BadLineError("not-a-number")
     return value
 
 
 def _int(text: str) -> int:
     if len(text) > MAX_DIGITS:
-        raise BadLine("number-too-long")
+        raise BadLineError("number-too-long")
     return int(text)
 
 

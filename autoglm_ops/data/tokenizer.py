@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 PAD, UNK, CLS = "[PAD]", "[UNK]", "[CLS]"
 SPECIAL = (PAD, UNK, CLS)
 # What a tokenizer folder may bring along. Code and chat templates stay behind (threats F11, F20).
-FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt")
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
 
 
 def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:
@@ -38,7 +46,9 @@ def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     tokenizer.add_special_tokens(list(SPECIAL))
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {CLS}", pair=f"$A $B {CLS}", special_tokens=[(CLS, ids[CLS])])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {CLS}", pair=f"$A $B {CLS}", special_tokens=[(CLS, ids[CLS])]
+    )
     return tokenizer
 
 
@@ -65,7 +75,10 @@ def copy(given: Path, folder: Path) -> None:
     if not (given / "tokenizer.json").is_file():
         raise UsageError(f"tokenize.tokenizer {str(given)!r} has no tokenizer.json; name a folder saved by `save_pretrained`")
     if "auto_map" in _config(given):
-        raise BadData(f"{given.name}/tokenizer_config.json asks for code of its own (auto_map); only built-in classes are loaded", ("own-code",))
+        raise BadData(
+            f"{given.name}/tokenizer_config.json asks for code of its own (auto_map); only built-in classes are loaded",
+            ("own-code",),
+        )
     folder.mkdir(parents=True)
     for name in FILES:
         if (given / name).is_file():
@@ -79,12 +92,17 @@ def load(folder: Path) -> tuple[Tokenizer, int]:
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # the library raises bare Exception
-        raise BadData(f"tokenizer.json cannot be read: {str(error)[:200]}; save the tokenizer again", ("bad-tokenizer",)) from error
+        raise BadData(
+            f"tokenizer.json cannot be read: {str(error)[:200]}; save the tokenizer again", ("bad-tokenizer",)
+        ) from error
     pad = _config(folder).get("pad_token")
     name = pad.get("content") if isinstance(pad, dict) else pad
     number = tokenizer.token_to_id(name) if isinstance(name, str) else None
     if number is None:
-        raise BadData("tokenizer_config.json names no pad_token that the vocabulary has; set one and save the tokenizer again", ("no-pad-token",))
+        raise BadData(
+            "tokenizer_config.json names no pad_token that the vocabulary has; set one and save the tokenizer again",
+            ("no-pad-token",),
+        )
     return tokenizer, number
 
 

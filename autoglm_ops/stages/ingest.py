@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from autoglm_ops.contracts.data import SourceManifest
 from autoglm_ops.contracts.feedback import FeedbackSnapshot
 from autoglm_ops.contracts.inputs import AsOf
-from autoglm_ops.data import source
+from autoglm_ops.data import jsonl, source
 from autoglm_ops.data.intake import Intake, take
-from autoglm_ops.data.rows import Row, Shape
+from autoglm_ops.data.rows import Reject, Row, Shape
 from autoglm_ops.data.tables import write_rejects, write_rows
 from autoglm_ops.errors import BadData
 from autoglm_ops.stages.base import Context, Outcome
@@ -27,7 +28,9 @@ def run(context: Context) -> Outcome:
     own, returned = _source(context, until), _feedback(context, until)
     intake = own + returned
     if not intake.rows and not intake.rejects:
-        raise BadData(f"no rows on or before {until}: all {intake.later} rows are of later days; choose a later day", ("empty-file",))
+        raise BadData(
+            f"no rows on or before {until}: all {intake.later} rows are of later days; choose a later day", ("empty-file",)
+        )
     write_rows(context.out / "rows.parquet", intake.rows, Row)
     write_rejects(context.out / "rejects.jsonl", intake.rejects)
     facts = {
@@ -67,6 +70,7 @@ def _feedback(context: Context, until: str) -> Intake:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _labels(path: Path, context: Context):  # type: ignore[no-untyped-def]
-    ours = {name: name for name in Row._fields}
-    return source.READERS.get(".jsonl")(path, f"feedback/{path.name}", Shape(ours, context.settings.data.epoch))
+def _labels(path: Path, context: Context) -> Iterator[Row | Reject]:
+    """What production returned has our own column names, whatever the source calls its."""
+    ours = {name: name for name in context.settings.data.columns.model_dump()}
+    return jsonl.read(path, f"feedback/{path.name}", Shape(ours, context.settings.data.epoch))

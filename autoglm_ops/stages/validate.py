@@ -45,7 +45,9 @@ def _suite(context: Context) -> suites.Suite:
     where = context.settings.validation.suite
     path = context.root / where
     if not path.is_file():
-        raise SettingsError(f"validation.suite = {where!r} does not exist; name a file of expectations, relative to the checkout")
+        raise SettingsError(
+            f"validation.suite = {where!r} does not exist; name a file of expectations, relative to the checkout"
+        )
     known = {**context.settings.validation.model_dump(), "labels": context.settings.data.labels}
     return suites.parse(parse_yaml(path.read_text(encoding="utf-8"), where), known, where)
 

@@ -34,7 +34,9 @@ def _validate(checks: Sequence[Check], frame: pd.DataFrame) -> tuple[Expectation
         return ()
     gx = _library()
     suite = gx.ExpectationSuite(name="suite", expectations=list(_built(checks)))
-    definition = gx.get_context(mode="ephemeral").data_sources.add_pandas("rows").add_dataframe_asset("rows")
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    definition = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
     batch = definition.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
     outcome = batch.validate(suite)
     by_place = {result.expectation_config.meta["place"]: result for result in outcome.results}
@@ -42,9 +44,8 @@ def _validate(checks: Sequence[Check], frame: pd.DataFrame) -> tuple[Expectation
 
 
 def _library() -> Any:
-    """The library, made quiet before its first import: it logs, draws bars and reports usage unless told not to."""
+    """The library, made quiet before its first import: it logs and reports usage unless told not to."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    os.environ["TQDM_DISABLE"] = "1"
     for name in ("great_expectations", "py.warnings"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -64,18 +65,26 @@ def _built(checks: Sequence[Check]) -> Iterator[Any]:
         except ExpectationNotFoundError as error:
             raise SettingsError(f"{check.type} is not an expectation of Great Expectations; correct the suite") from error
         except (ValidationError, TypeError) as error:
-            raise SettingsError(f"{check.type}: its arguments are refused: {' '.join(str(error).split())[:300]}; correct the suite") from error
+            raise SettingsError(
+                f"{check.type}: its arguments are refused: {' '.join(str(error).split())[:300]}; correct the suite"
+            ) from error
 
 
 def _expectation(check: Check, result: Any) -> Expectation:
     return Expectation(
-        name=check.type, column=check.column, success=bool(result.success), expected=_expected(check), observed=_observed(result)
+        name=check.type,
+        column=check.column,
+        success=bool(result.success),
+        expected=_expected(check),
+        observed=_observed(result),
     )
 
 
 def _expected(check: Check) -> str:
     """What was asked, as `name value` pairs; an expectation without arguments says it by its name."""
-    asked = [f"{name.rstrip('_').replace('_', ' ')} {_plain(value)}" for name, value in check.arguments.items() if name != "column"]
+    asked = [
+        f"{name.rstrip('_').replace('_', ' ')} {_plain(value)}" for name, value in check.arguments.items() if name != "column"
+    ]
     return ", ".join(asked) or "all"
 
 

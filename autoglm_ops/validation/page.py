@@ -28,7 +28,9 @@ def page(report: ValidationReport) -> str:
         _table(("", "expectation", "column", "expected", "observed"), (_line(item) for item in report.expectations)),
     ]
     head = f'<meta charset="utf-8"><title>Validation: {report.verdict}</title><style>{_STYLE}</style>'
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(filter(None, body)) + "\n</body></html>\n"
+    return (
+        f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(filter(None, body)) + "\n</body></html>\n"
+    )
 
 
 def _reasons(reasons: Sequence[str]) -> str:
@@ -48,7 +50,13 @@ def _counts(report: ValidationReport) -> list[tuple[str, ...]]:
 def _line(item: Expectation) -> tuple[str, ...]:
     mark = '<span class="ok">met</span>' if item.success else '<span class="no">failed</span>'
     name = item.name.removeprefix("expect_").replace("_", " ")
-    return (mark, escape(name), f"<code>{escape(item.column)}</code>" if item.column else "table", escape(item.expected), escape(item.observed))
+    return (
+        mark,
+        escape(name),
+        f"<code>{escape(item.column)}</code>" if item.column else "table",
+        escape(item.expected),
+        escape(item.observed),
+    )
 
 
 def _number(value: int) -> str:

@@ -47,7 +47,9 @@ def parse(tree: Any, settings: Mapping[str, Any], where: str) -> Suite:
         suite = Suite.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        raise SettingsError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}; each entry is {{type: expect_…, …}}") from error
+        raise SettingsError(
+            f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}; each entry is {{type: expect_…, …}}"
+        ) from error
     return Suite(raw=_filled(suite.raw, settings, where), accepted=_filled(suite.accepted, settings, where))
 
 
@@ -55,7 +57,9 @@ def _filled(checks: tuple[Check, ...], settings: Mapping[str, Any], where: str) 
     filled = ({name: _value(value, settings, where) for name, value in check.model_dump().items()} for check in checks)
     # A setting that is null asks for nothing: data.labels = null allows every label.
     return tuple(
-        Check(**after) for check, after in zip(checks, filled, strict=True) if all(after[name] is not None for name in check.model_dump())
+        Check(**after)
+        for check, after in zip(checks, filled, strict=True)
+        if all(after[name] is not None for name in check.model_dump())
     )
 
 
