@@ -34,11 +34,11 @@ SPECS: dict[str, Spec] = {
         _stage(
             "report", "evaluation", after="validate prepare plan tune train evaluate gate", inputs="champion patches", params="evaluate"
         ),
-        _stage("track", after="evaluate gate train", dvc=False),
-        _stage("register", after="train gate", dvc=False),
-        _stage("promote", after="gate", dvc=False),
+        _stage("track", after="prepare plan tune train evaluate gate", dvc=False),
+        _stage("register", after="train evaluate gate track", inputs="as_of", dvc=False),
+        _stage("promote", after="evaluate gate register", inputs="as_of champion", dvc=False),
         _stage("deploy", after="gate", dvc=False),
-        _stage("summary", after="report", dvc=False),
+        _stage("summary", after="validate prepare plan tune train evaluate gate report", dvc=False),
     )
 }
 

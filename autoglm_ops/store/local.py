@@ -86,7 +86,7 @@ class LocalStore:
             for path in (staged, *(path for path in staged.rglob("*") if path.is_dir())):
                 sync_folder(path)
             write_text(self.root / f"{digest}.files", tree_text(listing))
-            os.rename(staged, self.root / digest)
+            os.replace(staged, self.root / digest)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
         sync_folder(self.root)

@@ -16,12 +16,12 @@ class TrackedRun(Record):
 
     key: str
     started: float
-    params: dict[str, str] = {}
-    metrics: dict[str, float] = {}
-    series: dict[str, tuple[tuple[int, float], ...]] = {}
-    tags: dict[str, str] = {}
-    artifacts: dict[str, str] = {}
-    dataset: str = ""
+    params: dict[str, str]
+    metrics: dict[str, float]
+    series: dict[str, tuple[tuple[int, float], ...]]
+    tags: dict[str, str]
+    artifacts: dict[str, str]
+    dataset: str
 
 
 class Tracked(NamedTuple):
