@@ -36,7 +36,12 @@ def run(context: Context) -> Outcome:
     record.write(context.out / "training.json")
     measured = json.loads((work / "measured.json").read_text(encoding="utf-8"))
     shutil.rmtree(context.scratch)  # the model is published: its checkpoints have served
-    facts = {"steps": record.steps, "best_step": record.best_step, "weights_sha256": record.weights_sha256, "ranks": job.plan.ranks}
+    facts = {
+        "steps": record.steps,
+        "best_step": record.best_step,
+        "weights_sha256": record.weights_sha256,
+        "ranks": job.plan.ranks,
+    }
     return Outcome(facts=facts, measured={**measured, "seconds": round(time.monotonic() - started, 3)})
 
 
@@ -65,5 +70,9 @@ def _publish(context: Context, work: Path, record: TrainingRecord, job: Job) -> 
         shutil.copyfile(path, staged / path.name)
     shutil.copyfile(context.output("prepare", "reference.json"), staged / "reference.json")
     artifact.publish(
-        staged, context.out / "model", architecture=record.architecture, labels=job.model.labels, max_length=job.model.max_length
+        staged,
+        context.out / "model",
+        architecture=record.architecture,
+        labels=job.model.labels,
+        max_length=job.model.max_length,
     )

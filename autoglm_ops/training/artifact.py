@@ -59,7 +59,9 @@ def verify(folder: Path, digest: str | None = None) -> CheckpointManifest:
             found[path.relative_to(folder).as_posix()] = digest_path(path)
     compare(folder, manifest, found)
     if digest is not None and digest_path(folder) != digest:
-        raise Tampered(f"{folder} has digest {digest_path(folder)} but {digest} was registered; fetch the registered model again")
+        raise Tampered(
+            f"{folder} has digest {digest_path(folder)} but {digest} was registered; fetch the registered model again"
+        )
     for path in sorted(folder.rglob("*.safetensors")):
         check_weights(path.name, path.read_bytes())
     return manifest
@@ -68,7 +70,9 @@ def verify(folder: Path, digest: str | None = None) -> CheckpointManifest:
 def read_manifest(folder: Path) -> CheckpointManifest:
     """The manifest. Raises Tampered when there is none."""
     if not (folder / MANIFEST).is_file():
-        raise Tampered(f"{folder} has no {MANIFEST}: it is no published model, or was cut off while it was copied; fetch it again")
+        raise Tampered(
+            f"{folder} has no {MANIFEST}: it is no published model, or was cut off while it was copied; fetch it again"
+        )
     return CheckpointManifest.read(folder / MANIFEST)
 
 
@@ -76,7 +80,9 @@ def compare(folder: Path, manifest: CheckpointManifest, found: dict[str, str]) -
     """Raise Tampered naming the first file whose digest is not the manifest's."""
     for name in sorted(found.keys() | manifest.files.keys()):
         if found.get(name) != manifest.files.get(name):
-            what = "is missing" if name not in found else "is not in the manifest" if name not in manifest.files else "was changed"
+            what = (
+                "is missing" if name not in found else "is not in the manifest" if name not in manifest.files else "was changed"
+            )
             raise Tampered(f"{folder}/{name} {what} since the model was published; fetch or train the model again")
 
 
@@ -99,7 +105,9 @@ def _allowed(path: Path, folder: Path) -> None:
     if path.is_symlink() or not path.is_file():
         raise Tampered(f"{folder}/{name} is a link or a special file; a model folder holds plain files")
     if path.suffix not in SUFFIXES or name.startswith("."):
-        raise Tampered(f"{folder}/{name}: a model folder holds only {', '.join(sorted(SUFFIXES))}; anything else could run when loaded")
+        raise Tampered(
+            f"{folder}/{name}: a model folder holds only {', '.join(sorted(SUFFIXES))}; anything else could run when loaded"
+        )
 
 
 def _sync(path: Path) -> None:

@@ -29,12 +29,14 @@ def join(rank: int, ranks: int, device: str, meeting: Path) -> None:
     """Join the process group. `meeting` is a file on a disk all ranks share; nothing listens beyond the loopback.
 
     DeepSpeed's shared-memory all-reduce serves tensor-parallel inference alone and would be compiled here for a minute
-    (deepspeed/comm/torch.py, build_shm_op): it is declared incompatible, and gloo does the work in any case.
+    (deepspeed/comm/torch.py, build_shm_op). On CPU no op is declared compatible, which also spares the probing of the compiler;
+    gloo does the work in any case.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if device == "cpu":
+        deepspeed.ops.__compatible_ops__ = {}
     if device == "cuda":
         torch.cuda.set_device(rank)
     deepspeed.init_distributed(

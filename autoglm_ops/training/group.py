@@ -64,7 +64,9 @@ def _error(folder: Path, code: int) -> AutoGLMError:
     path = folder / "failure.json"
     if not path.exists():
         if code < 0:
-            return TryAgain(f"the training group was killed by {_signal(-code)}; another attempt continues from the newest checkpoint")
+            return TryAgain(
+                f"the training group was killed by {_signal(-code)}; another attempt continues from the newest checkpoint"
+            )
         return AutoGLMError(f"the training group ended with exit {code} before a rank started; its log above says why")
     failure = Failure.read(path)
     if failure.exit == TryAgain.exit_code:

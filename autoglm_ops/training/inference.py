@@ -56,15 +56,15 @@ class Classifier:
         return np.asarray(torch.softmax(logits.double(), dim=1).numpy())
 
 
-
-
 def _module(config: dict[str, Any], weights: bytes) -> Any:
     from safetensors.torch import load
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     if "auto_map" in config:
         raise Tampered("config.json asks for code of its own (auto_map); no published model does")
-    built = AutoConfig.for_model(**{"model_type": config["model_type"], **{k: v for k, v in config.items() if k != "model_type"}})
+    built = AutoConfig.for_model(
+        **{"model_type": config["model_type"], **{k: v for k, v in config.items() if k != "model_type"}}
+    )
     module = AutoModelForSequenceClassification.from_config(built, trust_remote_code=False, dtype=torch.float32)
     module.load_state_dict(load(weights), strict=True)
     return module

@@ -93,7 +93,13 @@ Listener = Callable[[Progress], None]
 
 
 def fit(
-    engine: Engine, rows: Rows, recipe: Recipe, *, listeners: Sequence[Listener] = (), progress: Progress | None = None, keep: bool = True
+    engine: Engine,
+    rows: Rows,
+    recipe: Recipe,
+    *,
+    listeners: Sequence[Listener] = (),
+    progress: Progress | None = None,
+    keep: bool = True,
 ) -> Progress:
     """Train for `recipe.steps` steps and return where it came to; `best` are the weights of the best evaluation if `keep`.
 

@@ -68,7 +68,9 @@ def flat_state(optimizer: Any) -> Weights:
     """A torch optimizer's per-parameter tensors as `<parameter number>.<name>`, so that safetensors can hold them."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{number}.{name}": torch.as_tensor(value).detach().clone() for number, entry in state.items() for name, value in entry.items()
+        f"{number}.{name}": torch.as_tensor(value).detach().clone()
+        for number, entry in state.items()
+        for name, value in entry.items()
     }
 
 

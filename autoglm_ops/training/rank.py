@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from autoglm_ops.contracts.arrays import TokenArrays
 from autoglm_ops.contracts.record import Record, digest_path
@@ -89,6 +90,7 @@ def _keep(job: Job, engine: DeepSpeedEngine, progress: Progress) -> None:
 def _write(job: Job, module: Any, progress: Progress, parameters: int) -> None:
     folder = Path(job.out) / "weights"
     module.config._name_or_path = ""  # where a pretrained model was read from is this machine's business
+    disable_progress_bar()
     module.save_pretrained(folder, state_dict=progress.best, max_shard_size="1000GB")
     per_epoch = job.plan.global_batch
     TrainingRecord(

@@ -12,7 +12,21 @@ from numpy.typing import NDArray
 from autoglm_ops.errors import Tampered
 
 MAX_HEADER = 100 << 20
-WIDTHS = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+WIDTHS = {
+    "F64": 8,
+    "I64": 8,
+    "U64": 8,
+    "F32": 4,
+    "I32": 4,
+    "U32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I16": 2,
+    "U16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
 
 
 def read_header(name: str, content: bytes) -> list[tuple[str, str, int, int]]:
@@ -22,16 +36,22 @@ def read_header(name: str, content: bytes) -> list[tuple[str, str, int, int]]:
         raise Tampered(f"{name} is not safetensors: its header claims {size} of {len(content)} bytes")
     try:
         header = json.loads(content[8 : 8 + size])
-        entries = sorted((_entry(key, value) for key, value in header.items() if key != "__metadata__"), key=lambda entry: entry[2:])
+        entries = sorted(
+            (_entry(key, value) for key, value in header.items() if key != "__metadata__"), key=lambda entry: entry[2:]
+        )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Tampered(f"{name} is not safetensors: its header cannot be read ({type(error).__name__}: {error})") from error
     base, at = 8 + size, 0
     for tensor, _, start, end in entries:
         if start != at:
-            raise Tampered(f"{name}: tensor {tensor!r} starts at byte {start} where {at} is due; the file has holes or overlaps")
+            raise Tampered(
+                f"{name}: tensor {tensor!r} starts at byte {start} where {at} is due; the file has holes or overlaps"
+            )
         at = end
     if base + at != len(content):
-        raise Tampered(f"{name}: tensors end at byte {base + at} of {len(content)}; the file is cut off or has something behind it")
+        raise Tampered(
+            f"{name}: tensors end at byte {base + at} of {len(content)}; the file is cut off or has something behind it"
+        )
     return [(tensor, dtype, base + start, base + end) for tensor, dtype, start, end in entries]
 
 
