@@ -103,35 +103,41 @@ class ChildProcess:
         for pid in [self.pid] if self._process.poll() is None else []:
             _kill_group(pid, number)
         for pid in self._members():
-            _kill(pid, number)
+            kill(pid, number)
 
     def _members(self) -> Iterator[int]:
         """Living processes of this job, the child itself included."""
-        if not _LINUX:
-            yield from ([self.pid] if _kill_group(self.pid, 0) else [])
-            return
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and self._is_ours(entry):
-                yield int(entry.name)
-
-    def _is_ours(self, entry: Path) -> bool:
-        try:
-            # After the name in brackets: state, parent, process group. A zombie has nothing left to end.
-            state, _, group = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:3]
-            marked = self._mark.encode() in (entry / "environ").read_bytes()
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            return False
-        return state not in (b"Z", b"X") and (marked or int(group) == self.pid)
+        if _LINUX:
+            yield from marked(self._mark, group=self.pid)
+        elif _kill_group(self.pid, 0):
+            yield self.pid
 
     def _pump(self, stream: IO[bytes] | None, name: str, sink: Sink) -> threading.Thread:
         def run() -> None:
-            with stream or open(os.devnull, "rb") as lines:
-                while line := lines.readline(MAX_LINE):
+            assert stream is not None  # both are pipes
+            with stream:
+                while line := stream.readline(MAX_LINE):
                     sink(name, line)
 
         thread = threading.Thread(target=run, name=f"pump-{name}", daemon=True)
         thread.start()
         return thread
+
+
+def marked(mark: str, group: int | None = None) -> Iterator[int]:
+    """Living processes with `mark` in their environment, or in the process group `group`. Linux only: empty elsewhere."""
+    for entry in Path("/proc").iterdir() if _LINUX else ():
+        if entry.name.isdigit() and _is_of(entry, mark.encode(), group):
+            yield int(entry.name)
+
+
+def _is_of(entry: Path, mark: bytes, group: int | None) -> bool:
+    try:
+        # After the name in brackets: state, parent, process group. A zombie has nothing left to end.
+        state, _, found = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:3]
+        return state not in (b"Z", b"X") and (int(found) == group or mark in (entry / "environ").read_bytes())
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
 
 
 def _die_with_parent() -> None:
@@ -148,7 +154,8 @@ def _kill_group(group: int, number: int) -> bool:
     return True
 
 
-def _kill(pid: int, number: int) -> None:
+def kill(pid: int, number: int) -> None:
+    """Send a signal to a process that may be gone."""
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):

@@ -5,7 +5,6 @@ An operator believes a record, not a process: a stage has succeeded when `comple
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
