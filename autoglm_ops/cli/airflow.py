@@ -182,7 +182,7 @@ def _start(airflow_port: int, mlflow_port: int, serving_port: int, model: str, t
     started: tuple[Service, ...] = ()
     for name, (command, url) in commands.items():
         log = place / "logs" / f"{name.replace(' ', '-')}.log"
-        service = services.start(name, [python, *command], environment=environment, cwd=origin, log=log, url=url)
+        service = services.start(name, [python, *command], environment=environment, cwd=place, log=log, url=url)
         started = (*started, service)
         Services(services=started).write(place / "up.json")
     return started

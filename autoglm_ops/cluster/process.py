@@ -25,9 +25,9 @@ MARK = "AUTOGLM_JOB_MARKS"
 """Environment variable with one mark for every job around this process, outermost first."""
 MAX_LINE = 1 << 16
 POLL_SECONDS = 0.05
-_LINUX = sys.platform == "linux"
+LINUX: bool = sys.platform == "linux"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_libc = ctypes.CDLL(None) if _LINUX else None
+_libc = ctypes.CDLL(None) if LINUX else None
 
 Sink = Callable[[str, bytes], None]
 """Called with "stdout" or "stderr" and one line (at most MAX_LINE bytes), from a thread of its own."""
@@ -46,7 +46,7 @@ class ChildProcess:
         try:
             self._process = subprocess.Popen(
                 list(command), cwd=cwd, env={**environment, MARK: marks}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, start_new_session=True, preexec_fn=_die_with_parent if _LINUX else None,
+                stderr=subprocess.PIPE, start_new_session=True, preexec_fn=_die_with_parent if LINUX else None,
             )  # fmt: skip
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise UsageError(f"cannot start {command[0]!r} in {cwd}: {error.strerror}: {error.filename}") from error
@@ -107,7 +107,7 @@ class ChildProcess:
 
     def _members(self) -> Iterator[int]:
         """Living processes of this job, the child itself included."""
-        if _LINUX:
+        if LINUX:
             yield from marked(self._mark, group=self.pid)
         elif _kill_group(self.pid, 0):
             yield self.pid
@@ -126,7 +126,7 @@ class ChildProcess:
 
 def marked(mark: str, group: int | None = None) -> Iterator[int]:
     """Living processes with `mark` in their environment, or in the process group `group`. Linux only: empty elsewhere."""
-    for entry in Path("/proc").iterdir() if _LINUX else ():
+    for entry in Path("/proc").iterdir() if LINUX else ():
         if entry.name.isdigit() and _is_of(entry, mark.encode(), group):
             yield int(entry.name)
 

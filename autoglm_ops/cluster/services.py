@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from autoglm_ops.cluster.process import MARK, kill, marked
+from autoglm_ops.cluster.process import LINUX, MARK, kill, marked
 from autoglm_ops.contracts.record import Record
 from autoglm_ops.errors import UsageError
 
@@ -90,7 +89,7 @@ def _signal(service: Service, number: signal.Signals) -> None:
 
 def start_time(pid: int) -> str | None:
     """When a process was started, in the system's own words; None when it is gone, or only its exit code is left."""
-    if sys.platform == "linux":
+    if LINUX:
         try:
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
