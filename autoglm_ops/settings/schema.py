@@ -195,7 +195,10 @@ class Serving(Section):
     batch_wait_ms: float = Field(default=2.0, ge=0)
     refresh_seconds: Positive = 2.0
     """How often the alias is looked up."""
-    queue: Count = 256
+    queue: Count = 1024
+    """Texts that may wait for the model, and requests that may be open; more are answered 503."""
+    deadline_seconds: Positive = 30.0
+    """From a request's first byte of body to its answer."""
 
 
 class Notify(Section):

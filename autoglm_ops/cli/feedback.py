@@ -1,0 +1,111 @@
+"""`autoglm feedback`: what production said, and getting it out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from autoglm_ops.cli.shared import AsJson, home, show_json
+from autoglm_ops.contracts.record import write_text
+from autoglm_ops.contracts.serving import DayTally, LabelledRow, SourceTally
+from autoglm_ops.errors import UsageError
+from autoglm_ops.feedback.intake import FIRST_DAY, LAST_DAY, Intake
+from autoglm_ops.stages.serving import requests_path
+
+feedback = typer.Typer(
+    help="What production said of the answers: labels returned through /v1/feedback, by day and by source.",
+    no_args_is_help=True,
+)
+
+Since = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="First day (of the event) to include. Default: all.")]
+Until = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Last day (of the event) to include. Default: all.")]
+
+
+class Format(StrEnum):
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+@feedback.command()
+def status(as_json: AsJson = False) -> None:
+    """Count answers and returned labels, day by day and source by source.
+
+    `right` is the share of the labelled answers that were; `disputed` ones have sources that disagree evenly, and train nothing.
+    """
+    intake = Intake(requests_path(home()))
+    days, sources = intake.days(), intake.sources()
+    if as_json:
+        show_json({"days": [day.model_dump() for day in days], "sources": [source.model_dump() for source in sources]})
+    elif not days:
+        Console().print("nothing was asked yet; `autoglm serve` answers requests and remembers them")
+    else:
+        Console().print(_days(days), "", _sources(sources))
+
+
+@feedback.command()
+def export(
+    to: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="File to write; standard output without one.")] = None,
+    form: Annotated[Format | None, typer.Option("--format", help="Default: the file's ending, else jsonl.")] = None,
+    since: Since = None,
+    until: Until = None,
+) -> None:
+    """Write the labelled answers: id, text, label, predicted, score, day, version, source.
+
+    The file is a dataset: name it in params.yaml (data.path, with data.columns.timestamp: day), or label it further by hand.
+    """
+    rows = Intake(requests_path(home())).labelled(_day(since, FIRST_DAY), _day(until, LAST_DAY))
+    chosen = form or (Format.CSV if to is not None and to.suffix == ".csv" else Format.JSONL)
+    text = _csv(rows) if chosen is Format.CSV else "".join(_json(row) for row in rows)
+    if to is None:
+        print(text, end="")
+        return
+    write_text(to, text)
+    Console(stderr=True).print(f"{len(rows)} labelled rows in {to}")
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(feedback, name="feedback")
+
+
+def _day(text: str | None, default: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat() if text else default
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a day; write it as YYYY-MM-DD") from error
+
+
+def _json(row: LabelledRow) -> str:
+    return json.dumps(row.model_dump(), ensure_ascii=False) + "\n"
+
+
+def _csv(rows: list[LabelledRow]) -> str:
+    sink = io.StringIO()
+    writer = csv.DictWriter(sink, list(LabelledRow.model_fields), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.model_dump() for row in rows)
+    return sink.getvalue()
+
+
+def _days(days: list[DayTally]) -> Table:
+    table = Table("day", "answers", "labelled", "right", "disputed", box=None)
+    for day in days:
+        right = f"{day.correct / day.labelled:.3f}" if day.labelled else "-"
+        table.add_row(day.day, str(day.predictions), str(day.labelled), right, str(day.disputed))
+    return table
+
+
+def _sources(sources: list[SourceTally]) -> Table:
+    table = Table("source", "labels", "ratings", "last heard (UTC)", box=None)
+    for source in sources:
+        last = datetime.fromtimestamp(source.last, UTC).strftime("%Y-%m-%d %H:%M")
+        table.add_row(source.source, str(source.labels), str(source.ratings), last)
+    return table

@@ -1,0 +1,145 @@
+"""What the server answers with, what it remembers, and the seams it is built on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Literal, Protocol, Self
+
+from pydantic import Field, model_validator
+
+from autoglm_ops.contracts.record import Record
+from autoglm_ops.contracts.release import ModelRef
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
+SOURCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,62}$"
+
+
+class Prediction(Record):
+    """One answered text. at: when it was answered, seconds since the epoch. event_time: when it happened, ISO; its first ten
+    characters are its day."""
+
+    id: str = Field(pattern=ID_PATTERN)
+    model: ModelRef
+    text: str
+    label: str
+    score: float
+    at: float
+    event_time: str
+
+    @property
+    def day(self) -> str:
+        return self.event_time[:10]
+
+
+class FeedbackItem(Record):
+    """What somebody says of one prediction: its true label, or a rating (1 good, -1 bad) that says nothing of the label."""
+
+    id: str = Field(pattern=ID_PATTERN)
+    source: str = Field(default="api", pattern=SOURCE_PATTERN)
+    label: str | None = Field(default=None, min_length=1, max_length=128)
+    rating: Literal[1, -1] | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if (self.label is None) == (self.rating is None):
+            raise ValueError("give exactly one of label (or correction) and rating")
+        return self
+
+    @property
+    def kind(self) -> Literal["label", "rating"]:
+        return "rating" if self.label is None else "label"
+
+
+class FeedbackCounts(Record):
+    """What became of a batch of feedback. Every item is in exactly one of accepted, replaced, repeated, unknown, refused.
+
+    refused: reason word -> items. agreed, disagreed: new labels that equal the prediction, or do not.
+    """
+
+    accepted: int = 0
+    replaced: int = 0
+    repeated: int = 0
+    unknown: int = 0
+    refused: dict[str, int] = Field(default_factory=dict)
+    agreed: int = 0
+    disagreed: int = 0
+
+    @property
+    def kept(self) -> int:
+        return self.accepted + self.replaced + self.repeated
+
+
+class LabelledRow(Record):
+    """A prediction whose truth came back. label: what most sources said. source: the first of those, by name. day: ISO, of the event."""
+
+    id: str
+    text: str
+    label: str
+    predicted: str
+    score: float
+    day: str
+    version: int
+    source: str
+
+
+class DayTally(Record):
+    """One day of traffic: answered, labelled (by a majority), of those answered rightly, and disputed (no majority)."""
+
+    day: str
+    predictions: int
+    labelled: int
+    correct: int
+    disputed: int
+
+
+class SourceTally(Record):
+    """What one source has said."""
+
+    source: str
+    labels: int
+    ratings: int
+    last: float
+
+
+class Classifier(Protocol):
+    """A loaded model. Called from one thread at a time."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    def predict(self, texts: Sequence[str], batch_size: int) -> NDArray[np.floating]:
+        """Probabilities, float [len(texts), len(labels)]; every row sums to 1."""
+        ...
+
+
+class ModelSource(Protocol):
+    """Where the model to serve is named, and how its bytes are had."""
+
+    def current(self) -> ModelRef:
+        """What should be served now. Raises TryAgain when that cannot be asked, Refused or UsageError when there is none."""
+        ...
+
+    def load(self, ref: ModelRef) -> Classifier:
+        """Fetch, check every byte against `ref.digest`, load. Raises Tampered, TryAgain."""
+        ...
+
+
+class Memory(Protocol):
+    """Where predictions and feedback are kept (feedback/intake.py). Both calls return at once; a result means it is on disk."""
+
+    def remember(self, predictions: Sequence[Prediction]) -> Future[None]:
+        """Raises, in the future: UsageError when an id already names another text, TryAgain when the disk refuses."""
+        ...
+
+    def receive(self, items: Sequence[FeedbackItem], now: float, labels: frozenset[str] | None) -> Future[FeedbackCounts]: ...
+
+    def close(self) -> None: ...
+
+
+Clock = Callable[[], float]
+"""Seconds since the epoch."""
