@@ -10,6 +10,7 @@ from autoglm_ops.cli.runs import day
 from autoglm_ops.cli.shared import AsJson, AsOfDay, Configs, Overrides, checkout, home, show_json
 from autoglm_ops.settings import load_tree, resolve
 from autoglm_ops.settings.writer import write_resolved
+from autoglm_ops.stages import loop
 from autoglm_ops.stages import snapshot as world
 
 
@@ -23,6 +24,7 @@ def snapshot(as_of: AsOfDay = None, overrides: Overrides = None, configs: Config
     tree, sources = load_tree(path, overrides=overrides or (), configs=configs or ())
     settings = resolve(tree, sources)
     taken = world.take(settings, root, home(), day(as_of), datetime.now(UTC).date())
+    loop.apply_fixed(tree, sources, taken.patches)
     written = write_resolved(path, tree, sources)
     taken.write(root)
     if as_json:

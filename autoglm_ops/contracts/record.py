@@ -40,8 +40,8 @@ class Record(BaseModel):
                 f"{path} is not a {cls.__name__}: {where}: {first['msg']}; delete it and run its stage again"
             ) from error
 
-    def digest(self) -> str:
-        """sha256 of the canonical JSON."""
+    def fingerprint(self) -> str:
+        """sha256 of the canonical JSON. (Not called digest: several records have a field of that name.)"""
         return digest_of(self.model_dump(mode="json"))
 
 

@@ -56,8 +56,8 @@ class History:
                 chain.clear()  # the key had gone back to params.yaml before this patch was made
             chain.append(patch)
         keys = {key for key, chain in alive.items() if date.fromisoformat(chain[-1].expires) >= today}
-        kept = {patch.digest() for key in keys for patch in alive[key]}
-        return PatchSet(patches=tuple(patch for patch in patches if patch.digest() in kept))
+        kept = {patch.fingerprint() for key in keys for patch in alive[key]}
+        return PatchSet(patches=tuple(patch for patch in patches if patch.fingerprint() in kept))
 
     def undo(self, count: int, today: date) -> tuple[SearchSpacePatch, ...]:
         """Undo the last `count` patches in force that are not undone yet, newest first; returns the lines added.
@@ -66,7 +66,7 @@ class History:
         """
         active = self.active(today).patches
         gone = {str(patch.evidence["undoes"]) for patch in active if patch.signal == UNDO}
-        standing = [patch for patch in active if patch.signal != UNDO and patch.digest() not in gone]
+        standing = [patch for patch in active if patch.signal != UNDO and patch.fingerprint() not in gone]
         if not 1 <= count <= len(standing):
             raise UsageError(f"undo {count}: {len(standing)} patches are in force on {today}; give a number from 1 to that")
         undone = tuple(_reverse(patch, today) for patch in reversed(standing[-count:]))
@@ -123,4 +123,4 @@ def _reverse(patch: SearchSpacePatch, today: date) -> SearchSpacePatch:
         "reason": f"undone: {patch.reason}",
         "created": today.isoformat(),
     }
-    return patch.model_copy(update=changes | {"evidence": {"undoes": patch.digest()}})
+    return patch.model_copy(update=changes | {"evidence": {"undoes": patch.fingerprint()}})

@@ -11,20 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from autoglm_ops.contracts.feedback import DriftReport, Signal
 from autoglm_ops.contracts.record import Record
 from autoglm_ops.contracts.release import Interval
+from autoglm_ops.contracts.serving import LabelledRow
 
 Measure = Callable[[Sequence[str], Sequence[str]], Interval]
 """Truth [n] and answers [n] to the metric with its interval; n >= 1."""
-
-
-class LabelledRow(Record):
-    """One answer of production whose true label came back. day: ISO date of the request. version: of the model that answered."""
-
-    text: str
-    label: str
-    predicted: str
-    score: float
-    day: str
-    version: int
 
 
 class SignalPolicy(Record):

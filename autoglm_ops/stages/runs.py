@@ -20,7 +20,7 @@ from autoglm_ops.errors import AutoGLMError, UsageError
 from autoglm_ops.settings import PLACEMENT, load, load_tree, resolve
 from autoglm_ops.settings.layers import PREFIX
 from autoglm_ops.settings.writer import write_resolved
-from autoglm_ops.stages import graph, runner, snapshot
+from autoglm_ops.stages import graph, loop, runner, snapshot
 from autoglm_ops.stages.workplace import Workplace
 from autoglm_ops.versioning import git
 
@@ -65,6 +65,8 @@ def _decide(request: Request, origin: Path, home: Path) -> RunInfo:
     tree, sources = load_tree(origin / "params.yaml", overrides=request.overrides, configs=request.configs)
     settings = resolve(tree, sources)
     world = snapshot.take(settings, origin, home, request.as_of, datetime.now(UTC).date())
+    loop.apply_fixed(tree, sources, world.patches)
+    settings = resolve(tree, sources)
     source_tree = git.source_tree(origin)
     content = world.content_key(settings, snapshot.code_digest(origin, source_tree))
     params = {key: value for key, value in settings.model_dump(mode="json").items() if key not in PLACEMENT}

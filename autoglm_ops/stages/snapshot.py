@@ -43,12 +43,12 @@ class Snapshot:
             record.write(root / "inputs" / f"{name}.json")
 
     def digest(self) -> str:
-        return digest_of({name: record.digest() for name, record in self.records().items()})
+        return digest_of({name: record.fingerprint() for name, record in self.records().items()})
 
     def content_key(self, settings: Settings, code: str) -> str:
         """Equal keys give equal weights: data, parameters and code, but neither the champion nor where things are."""
         dump = settings.model_dump(mode="json")
-        parts = {name: record.digest() for name, record in self.records().items() if name != "champion"}
+        parts = {name: record.fingerprint() for name, record in self.records().items() if name != "champion"}
         params = {name: value for name, value in dump.items() if name not in _IRRELEVANT}
         return digest_of({"inputs": parts, "params": params, "code": code})
 

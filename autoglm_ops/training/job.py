@@ -24,7 +24,7 @@ class Job(Record):
 
     def key(self) -> str:
         """What a checkpoint must agree on to be continued from."""
-        return digest_of({"plan": self.plan.digest(), "model": self.model.overrides, "recipe": self.recipe.digest()})
+        return digest_of({"plan": self.plan.fingerprint(), "model": self.model.overrides, "recipe": self.recipe.fingerprint()})
 
 
 class Failure(Record):

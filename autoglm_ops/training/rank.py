@@ -96,7 +96,7 @@ def _write(job: Job, module: Any, progress: Progress, parameters: int) -> None:
     TrainingRecord(
         architecture=type(module).__name__,
         parameters=parameters,
-        plan_digest=job.plan.digest(),
+        plan_digest=job.plan.fingerprint(),
         settings=job.settings,
         steps=progress.step,
         epochs=round(progress.samples / max(1, _rows(job) // per_epoch * per_epoch), 6),
