@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Literal
 
+from autoglm_ops.contracts.feedback import DriftReport
 from autoglm_ops.contracts.record import Record
 
 
@@ -52,7 +53,10 @@ class SliceResult(Record):
 
 
 class EvaluationReport(Record):
-    """`out/evaluate/evaluation.json`. Every model is scored on the same rows, the gate's."""
+    """`out/evaluate/evaluation.json`. Every model is scored on the same rows, the gate's.
+
+    drift: the training texts now against those the champion was trained on; empty without a champion.
+    """
 
     metric: str
     rows: int
@@ -67,6 +71,7 @@ class EvaluationReport(Record):
     confusion: dict[str, dict[str, int]]
     model_bytes: int
     champion_bytes: int | None
+    drift: tuple[DriftReport, ...] = ()
 
 
 class Verdict(StrEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autoglm_ops.contracts.feedback import DriftReport
 from autoglm_ops.contracts.release import EvaluationReport, SliceResult
 from autoglm_ops.evaluation.metrics import METRICS, Codes, confusion, encode, label_names, score
 from autoglm_ops.evaluation.paired import compare, interval
@@ -52,8 +53,8 @@ class Sizes:
     champion: int | None = None
 
 
-def assess(answers: Answers, method: Method, sizes: Sizes) -> EvaluationReport:
-    """Score every model on the same rows, and the candidate against the champion and the majority class.
+def assess(answers: Answers, method: Method, sizes: Sizes, drift: tuple[DriftReport, ...] = ()) -> EvaluationReport:
+    """Score every model on the same rows, and the candidate against the champion and the majority class. `drift` is passed on.
 
     Raises UsageError without rows or for an unknown metric.
     """
@@ -77,6 +78,7 @@ def assess(answers: Answers, method: Method, sizes: Sizes) -> EvaluationReport:
         confusion=confusion(truth, candidate, names),
         model_bytes=sizes.candidate,
         champion_bytes=sizes.champion,
+        drift=drift,
     )
 
 

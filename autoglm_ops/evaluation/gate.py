@@ -120,7 +120,7 @@ def _remarks(report: EvaluationReport, champion: Champion) -> Iterator[str]:
 
 
 def _evidence(report: EvaluationReport, champion: Champion, policy: GatePolicy) -> dict[str, Any]:
-    facts = report.model_dump(mode="json", exclude={"slices", "confusion"})
+    facts = report.model_dump(mode="json", exclude={"slices", "confusion", "drift"})
     model = champion.model and f"{champion.model.name} v{champion.model.version}"
     return facts | {"champion_model": model, "champion_metric_at_promotion": champion.metric, "policy": policy.model_dump()}
 

@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoglm_ops.contracts.feedback import DriftReport, Profile
 from autoglm_ops.contracts.record import digest_path, write_text
 from autoglm_ops.contracts.release import Champion, EvaluationReport, ModelRef
-from autoglm_ops.errors import BadData, Tampered
+from autoglm_ops.errors import BadData
 from autoglm_ops.evaluation import baseline, plots
 from autoglm_ops.evaluation.assess import Answers, Method, Sizes, assess, flat_metrics
+from autoglm_ops.monitoring.drift import drift
 from autoglm_ops.stages.base import Context, Outcome
 
 if TYPE_CHECKING:
@@ -36,12 +38,14 @@ def run(context: Context) -> Outcome:
     champion, folder = Champion.read(context.input("champion")), context.output("train", "model")
     started = time.monotonic()
     candidate, scores = _ask(Classifier.load(folder), gate["text"], context)
-    rival, rival_bytes, asked = None, None, time.monotonic()
+    asked = time.monotonic()
+    rival, sizes, moved = None, Sizes(_size(folder)), tuple[DriftReport, ...]()
     if champion.model is not None:
         place = _fetch(champion.model, context)
-        rival, rival_bytes = _ask(Classifier.load(place, champion.model.digest), gate["text"], context)[0], _size(place)
+        rival, _ = _ask(Classifier.load(place, champion.model.digest), gate["text"], context)
+        sizes, moved = Sizes(_size(folder), _size(place)), _drift(place, context)
     answers = _answers(gate, train, candidate, rival)
-    report = assess(answers, _method(context), Sizes(_size(folder), rival_bytes))
+    report = assess(answers, _method(context), sizes, moved)
     _write(context, report, answers, gate["id"], scores)
     facts = {"metric": report.metric, "rows": report.rows, "candidate": report.candidate.estimate}
     return Outcome(facts=facts, measured={"candidate_rows_per_second": round(report.rows / (asked - started), 1)})
@@ -65,16 +69,17 @@ def _fetch(model: ModelRef, context: Context) -> Path:
     from autoglm_ops.store import open_store
 
     place = context.scratch / "champion"
-    if place.exists() and digest_path(place) == model.digest:
-        return place
-    shutil.rmtree(place, ignore_errors=True)
+    if place.exists() and digest_path(place) != model.digest:
+        shutil.rmtree(place)  # scratch is ours alone, and an earlier attempt died in it
     place.parent.mkdir(parents=True, exist_ok=True)
-    open_store(context.settings.store.uri, context.home).get(model.digest, place)
-    if digest_path(place) != model.digest:
-        raise Tampered(
-            f"{model.name} v{model.version} came out of the store with another digest; scrub the store, or roll back"
-        )
-    return place
+    return open_store(context.settings.store.uri, context.home).get(model.digest, place)
+
+
+def _drift(champion: Path, context: Context) -> tuple[DriftReport, ...]:
+    """The training texts now against those the champion was trained on."""
+    limits = context.settings.monitor
+    now = Profile.read(context.output("prepare", "reference.json"))
+    return drift(Profile.read(champion / "reference.json"), now, limits.psi, limits.kl, limits.min_rows)
 
 
 def _answers(gate: Columns, train: Columns, candidate: list[str], champion: list[str] | None) -> Answers:

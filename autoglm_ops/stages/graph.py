@@ -22,17 +22,27 @@ SPECS: dict[str, Spec] = {
         _stage("validate", "validation", "expectations", after="ingest", params="data validation"),
         _stage("prepare", "data", "monitoring/drift.py", after="validate", params="prepare data"),
         _stage("tokenize", "data", after="prepare", params="tokenize seed"),
-        _stage("plan", "planning", "training/models.py", after="tokenize", inputs="hardware", params="plan model train tokenize"),
         _stage(
-            "tune", "tuning", "training", after="tokenize plan", inputs="patches", params="tune train model seed"
+            "plan", "planning", "training/models.py", after="tokenize", inputs="hardware", params="plan model train tokenize"
         ),
+        _stage("tune", "tuning", "training", after="tokenize plan", inputs="patches", params="tune train model seed"),
         _stage("train", "training", after="prepare tokenize plan tune", params="train model tokenize seed"),
         _stage(
-            "evaluate", "evaluation", "training", after="prepare tokenize train", inputs="champion", params="evaluate tokenize seed"
+            "evaluate",
+            "evaluation",
+            "training",
+            "monitoring/drift.py",
+            after="prepare tokenize train",
+            inputs="champion",
+            params="evaluate monitor tokenize seed",
         ),
         _stage("gate", "evaluation", after="evaluate", inputs="champion", params="gate"),
         _stage(
-            "report", "evaluation", after="validate prepare plan tune train evaluate gate", inputs="champion patches", params="evaluate"
+            "report",
+            "evaluation",
+            after="validate prepare plan tune train evaluate gate",
+            inputs="champion patches",
+            params="evaluate",
         ),
         _stage("track", after="prepare plan tune train evaluate gate", dvc=False),
         _stage("register", after="train evaluate gate track", inputs="as_of", dvc=False),

@@ -1,0 +1,222 @@
+"""What the report says, as plain values for its templates: numbers are written out here, markup is not. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autoglm_ops.contracts.data import SPLITS, DatasetVersion, ValidationReport
+from autoglm_ops.contracts.feedback import PatchSet
+from autoglm_ops.contracts.release import Champion, EvaluationReport, GateVerdict, Interval, SliceResult, Verdict
+from autoglm_ops.contracts.training import ParallelPlan, TrainingRecord, TuningReport
+
+Facts = list[tuple[str, str]]
+
+HEADLINES = {
+    Verdict.PROMOTE: "▲ Promote: the candidate is better",
+    Verdict.REJECT: "▼ Reject: the candidate must not replace the champion",
+    Verdict.INSUFFICIENT: "● Insufficient evidence: the champion stays",
+}
+
+
+@dataclass(frozen=True)
+class Material:
+    """The records a report is made of."""
+
+    validation: ValidationReport
+    dataset: DatasetVersion
+    plan: ParallelPlan
+    tuning: TuningReport
+    training: TrainingRecord
+    evaluation: EvaluationReport
+    verdict: GateVerdict
+    champion: Champion
+    patches: PatchSet
+
+
+def page(material: Material) -> dict[str, Any]:
+    """Everything the templates name."""
+    return {
+        **_head(material),
+        **_evaluation(material.evaluation, material.champion),
+        **_data(material),
+        **_tuning(material.tuning),
+        **_training(material.training, material.plan),
+        "patches": [
+            patch.model_dump() | {"old": text(patch.old), "new": text(patch.new)} for patch in material.patches.patches
+        ],
+    }
+
+
+def _head(material: Material) -> dict[str, Any]:
+    verdict, dataset = material.verdict, material.dataset
+    headline = HEADLINES[verdict.verdict]
+    if verdict.verdict is not Verdict.PROMOTE and material.champion.model is None:
+        headline = headline.replace("replace the champion", "be released").replace("the champion stays", "nothing is released")
+    return {
+        "verdict": verdict.verdict.value,
+        "headline": headline,
+        "reasons": [_reason(reason) for reason in verdict.reasons],
+        "policy": verdict.policy,
+        "first_day": dataset.first_day,
+        "last_day": dataset.last_day,
+        "version": dataset.digest[:12],
+        "digest": dataset.digest,
+    }
+
+
+def _reason(reason: str) -> dict[str, str]:
+    code, colon, words = reason.partition(": ")
+    return {"code": code, "text": words} if colon and " " not in code else {"code": "", "text": reason}
+
+
+def _evaluation(report: EvaluationReport, champion: Champion) -> dict[str, Any]:
+    names = list(report.confusion)
+    return {
+        "metric": report.metric,
+        "rows": f"{report.rows:,}",
+        "rival": report.champion is not None,
+        "models": list(_models(report, champion)),
+        "slices": [_slice(part) for part in report.slices],
+        "labels": names,
+        "confusion": [{"name": truth, "cells": _cells(report.confusion[truth], names)} for truth in names],
+        "drift": [row.model_dump() | {"value": number(row.value), "threshold": f"{row.threshold:g}"} for row in report.drift],
+    }
+
+
+def _models(report: EvaluationReport, champion: Champion) -> Iterable[dict[str, Any]]:
+    yield _model("candidate", report.candidate, None, report.model_bytes) | {"own": True}
+    if report.champion is not None:
+        name = f"champion {champion.model.name} v{champion.model.version}" if champion.model else "champion"
+        yield _model(name, report.champion, report.against_champion, report.champion_bytes)
+    titles = {"tfidf": "TF-IDF + logistic regression", "majority": "majority class"}
+    for name, own in sorted(report.baselines.items(), key=lambda item: -item[1].estimate):
+        paired = report.against_majority if name == "majority" else None
+        row = _model(titles.get(name, name), own, paired, None)
+        yield row if paired else row | arrow(report.candidate.estimate - own.estimate)
+
+
+def _model(name: str, own: Interval, difference: Interval | None, size: int | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "own": False,
+        "value": own.estimate,
+        "estimate": number(own.estimate),
+        "interval": f"{number(own.low)} – {number(own.high)}",
+        "size": "" if size is None else megabytes(size),
+        **arrow(difference),
+    }
+
+
+def _slice(part: SliceResult) -> dict[str, Any]:
+    rival = {"champion": "" if part.champion is None else number(part.champion)}
+    name = part.name.replace("=", " ", 1)
+    return {"name": name, "rows": f"{part.rows:,}", "candidate": number(part.candidate), **rival, **arrow(part.difference)}
+
+
+def arrow(difference: Interval | float | None) -> dict[str, str]:
+    """Arrow, tone and text of a difference in the candidate's favour: an interval must be wholly on one side of zero."""
+    if difference is None:
+        return {"arrow": "", "tone": "level", "difference": ""}
+    if isinstance(difference, float):
+        low = high = difference
+        words = f"{difference:+.3f}"
+    else:
+        low, high = difference.low, difference.high
+        words = f"{difference.estimate:+.3f} [{low:+.3f}, {high:+.3f}]"
+    sign, tone = ("▲", "up") if low > 0 else ("▼", "down") if high < 0 else ("●", "level")
+    return {"arrow": sign, "tone": tone, "difference": words}
+
+
+def _cells(row: Mapping[str, int], names: Iterable[str]) -> list[dict[str, str]]:
+    total = max(sum(row.values()), 1)
+    return [{"count": f"{row[name]:,}", "share": f"{row[name] / total:.3f}"} for name in names]
+
+
+def _data(material: Material) -> dict[str, Any]:
+    dataset, checked = material.dataset, material.validation
+    splits = [split for split in SPLITS if split in dataset.rows]
+    shares = dataset.label_share
+    rows = [(f"rows for {split}", f"{dataset.rows[split]:,}") for split in splits]
+    quarantined = sum(checked.quarantined.values())
+    return {
+        "data": [
+            ("rows read", f"{checked.rows_in:,}"),
+            ("quarantined", f"{quarantined:,} of a budget of {checked.budget:,}{_counts(checked.quarantined)}"),
+            *rows,
+            ("days", f"{dataset.first_day} to {dataset.last_day}"),
+            ("days judged on", ", ".join(dataset.gate_days)),
+        ],
+        "dropped": [(reason, f"{count:,}") for reason, count in sorted(dataset.dropped.items())],
+        "splits": splits,
+        "label_share": [
+            {"name": label, "shares": [f"{shares.get(split, {}).get(label, 0):.1%}" for split in splits]}
+            for label in dataset.labels
+        ],
+    }
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return f" ({', '.join(f'{name} {count:,}' for name, count in sorted(counts.items()))})" if counts else ""
+
+
+def _tuning(report: TuningReport) -> dict[str, Any]:
+    searched = sorted({key for trial in report.trials for key in trial.params})
+    return {
+        "objective": report.objective,
+        "searched": searched,
+        "trials": [
+            {
+                "number": trial.number,
+                "state": trial.state,
+                "value": "" if trial.value is None else number(trial.value),
+                "params": [text(trial.params.get(key, "")) for key in searched],
+                "best": trial.state == "complete" and trial.value == report.best_value,
+            }
+            for trial in report.trials
+        ],
+        "tuning_reasons": report.reasons,
+        "chosen": [(key, text(value)) for key, value in sorted(report.best.items())],
+    }
+
+
+def _training(record: TrainingRecord, plan: ParallelPlan) -> dict[str, Any]:
+    memory = sum(plan.memory_bytes.values())
+    kept = dict(record.validation).get(record.best_step)
+    return {
+        "training": [
+            ("architecture", f"{record.architecture}, {record.parameters:,} parameters"),
+            ("steps", f"{record.steps:,} ({record.epochs:g} epochs)"),
+            ("seen", f"{record.samples:,} rows, {record.tokens:,} tokens"),
+            ("kept", f"step {record.best_step}" + ("" if kept is None else f", validation {number(kept)}")),
+        ],
+        "plan": [
+            ("layout", f"{plan.ranks} ranks on {plan.device}, ZeRO stage {plan.zero_stage}, {plan.precision}"),
+            ("batch", f"{plan.ranks} × {plan.micro_batch} × {plan.accumulation} = {plan.global_batch}"),
+            ("memory per rank", f"{megabytes(memory)}, {'fits' if plan.fits else 'does not fit'}"),
+        ],
+        "plan_reasons": plan.reasons,
+        "settings": [(key, text(value)) for key, value in sorted(record.settings.items())],
+        "weights": record.weights_sha256[:12],
+    }
+
+
+def number(value: float) -> str:
+    """A metric or a distance: three decimals."""
+    return f"{value:.3f}"
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def text(value: Any) -> str:
+    """A setting's value for a reader: numbers short, ranges as `low … high`."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {text(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(text, value))}]"
+    return "unset" if value is None else str(value)
