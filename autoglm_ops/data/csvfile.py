@@ -8,20 +8,20 @@ from pathlib import Path
 
 from autoglm_ops.data.fields import to_row
 from autoglm_ops.data.lines import MAX_LINE, Line, lines
-from autoglm_ops.data.rows import RAW_CHARS, BadLineError, Reject, Row, Shape
+from autoglm_ops.data.rows import RAW_CHARS, BadLineError, Reject, Row, Shape, raw_text
 from autoglm_ops.errors import BadData
 
 
 def read(path: Path, name: str, shape: Shape) -> Iterator[Row | Reject]:
     """Rows of `path`. Raises BadData when the file is empty or its header lacks a needed column.
 
-    A quoted field may run over lines; the row has the number of its last one.
+    A quoted field may run over lines; the row has the number of its last one. A bad record is one reject per line it ran over: a
+    quote that is never closed swallows good rows, and they must all count against the budget.
     """
+    csv.field_size_limit(MAX_LINE)
     feed = _Feed(lines(path, name))
     reader = csv.reader(feed, strict=True)
-    csv.field_size_limit(MAX_LINE)
-    header = next(reader, [])
-    _check_header(header, name, shape)
+    header = _header(reader, name, shape)
     while True:
         feed.begin()
         try:
@@ -31,26 +31,20 @@ def read(path: Path, name: str, shape: Shape) -> Iterator[Row | Reject]:
             yield to_row(_record(header, fields, feed), shape, name, feed.number)
         except (BadLineError, csv.Error) as error:
             reason = str(error) if isinstance(error, BadLineError) else "truncated" if feed.exhausted else "bad-csv"
-            yield Reject(name, feed.number, reason, feed.raw())
+            yield from (Reject(name, line.number, reason, raw_text(line.raw)) for line in feed.record)
 
 
 class _Feed:
-    """Lines as text for the csv reader. It remembers what the present record was made of, so that a bad one is reported whole."""
+    """Lines as text for the csv reader. `record` holds the lines of the present record."""
 
     def __init__(self, source: Iterator[Line]) -> None:
         self._source = source
-        self._texts: list[str] = []
+        self.record: list[Line] = []
         self.number = 0
         self.exhausted = False
-        self.ended = self.fits = True
 
     def begin(self) -> None:
-        self._texts = []
-        self.fits = True
-
-    def raw(self) -> str:
-        whole = "".join(self._texts)[:RAW_CHARS]
-        return whole.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        self.record = []
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -60,17 +54,19 @@ class _Feed:
         if line is None:
             self.exhausted = True
             raise StopIteration
-        self.number, self.ended = line.number, line.ended
-        self.fits = self.fits and line.fits and sum(map(len, self._texts)) <= MAX_LINE
-        # A line that is too long is kept as its start, without quotes: an open one would swallow the lines after it.
-        text = line.raw.decode("utf-8", "surrogateescape") if line.fits else raw_start(line.raw)
-        self._texts.append(text)
-        return text + "\n"
+        self.number = line.number
+        # Of a line that is too long the start is enough, without quotes: an open one would swallow the lines after it.
+        self.record.append(line if line.fits else line._replace(raw=line.raw[:RAW_CHARS].replace(b'"', b"")))
+        return self.record[-1].raw.decode("utf-8", "surrogateescape") + "\n"
 
 
-def raw_start(raw: bytes) -> str:
-    """The beginning of a line that is too long, made harmless for the csv reader."""
-    return raw[:RAW_CHARS].decode("utf-8", "surrogateescape").replace('"', "")
+def _header(reader: Iterator[list[str]], name: str, shape: Shape) -> list[str]:
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise BadData(f"{name}: its header line is not CSV: {error}; quote fields by RFC 4180", ("bad-csv",)) from error
+    _check_header(header, name, shape)
+    return header
 
 
 def _check_header(header: list[str], name: str, shape: Shape) -> None:
@@ -86,9 +82,9 @@ def _check_header(header: list[str], name: str, shape: Shape) -> None:
 
 def _record(header: list[str], fields: list[str], feed: _Feed) -> dict[str, str | None]:
     """Field by column name, an empty field as null. A last row without LF may have lost the end of its last field: it is refused."""
-    if not feed.fits:
+    if not all(line.fits for line in feed.record):
         raise BadLineError("too-long")
-    if not feed.ended:
+    if not feed.record[-1].ended:
         raise BadLineError("truncated")
     if not fields:
         raise BadLineError("blank-line")

@@ -65,16 +65,18 @@ def save(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
         "padding_side": "right",
         "truncation_side": "right",
         "clean_up_tokenization_spaces": False,
+        "split_special_tokens": True,
         "model_input_names": ["input_ids", "attention_mask"],
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _write_config(folder, config)
 
 
 def copy(given: Path, folder: Path) -> None:
     """Take a tokenizer folder in: its JSON and vocabulary files, nothing that runs. Raises UsageError or BadData naming the fault."""
     if not (given / "tokenizer.json").is_file():
         raise UsageError(f"tokenize.tokenizer {str(given)!r} has no tokenizer.json; name a folder saved by `save_pretrained`")
-    if "auto_map" in _config(given):
+    config = _config(given)
+    if "auto_map" in config:
         raise BadData(
             f"{given.name}/tokenizer_config.json asks for code of its own (auto_map); only built-in classes are loaded",
             ("own-code",),
@@ -83,6 +85,7 @@ def copy(given: Path, folder: Path) -> None:
     for name in FILES:
         if (given / name).is_file():
             shutil.copyfile(given / name, folder / name)
+    _write_config(folder, {**config, "split_special_tokens": True})
 
 
 def load(folder: Path) -> tuple[Tokenizer, int]:
@@ -107,10 +110,19 @@ def load(folder: Path) -> tuple[Tokenizer, int]:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[list[int]]:
-    """Token ids per text, special tokens included, cut to `max_length`, not padded."""
+    """Token ids per text with the closing or opening special tokens, cut to `max_length`, not padded.
+
+    A special token that stands in a text is spelled out like any other text (threats F35); `split_special_tokens` in the folder's
+    configuration says the same to transformers.
+    """
+    tokenizer.encode_special_tokens = True
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
+
+
+def _write_config(folder: Path, config: dict[str, Any]) -> None:
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _config(folder: Path) -> dict[str, Any]:
