@@ -101,7 +101,7 @@ def _guarded(rank: int, folder: Path, body: Callable[[], None]) -> int:
     """Run a rank's work and return its exit code, having written why it failed."""
     try:
         body()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - the border of a process: its exit code and note carry the error on
         code = error.exit_code if isinstance(error, AutoGLMError) else 1
         Failure(rank=rank, kind=type(error).__name__, exit=code, message=str(error)).write(folder / f"rank-{rank}.json")
         if not isinstance(error, AutoGLMError):

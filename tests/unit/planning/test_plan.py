@@ -1,0 +1,102 @@
+"""Every plan covers the global batch exactly, fits when it says so, and gives its reasons."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoglm_ops.contracts.training import HardwareSpec, ModelShape
+from autoglm_ops.errors import Refused, UsageError
+from autoglm_ops.planning import deepspeed_config, estimate, make_plan, refuse_unless_fits
+
+LAPTOP = HardwareSpec(cpus=2, memory_gib=16)
+SMALL = ModelShape(parameters=1_000_000, hidden_size=128, intermediate_size=256, layers=2, heads=4, max_length=128)
+LARGE = ModelShape(parameters=9_000_000_000, hidden_size=4096, intermediate_size=13696, layers=40, heads=32, max_length=128)
+
+
+def gpus(count: int, gib: int = 80) -> HardwareSpec:
+    return HardwareSpec(cpus=64, memory_gib=512, gpus=count, gpu_memory_gib=gib)
+
+
+def test_two_cores_are_two_replicated_ranks_with_a_reason_each() -> None:
+    plan = make_plan(LAPTOP, SMALL, batch_size=64)
+    assert (plan.ranks, plan.micro_batch, plan.accumulation, plan.zero_stage) == (2, 32, 1, 0)
+    assert (plan.device, plan.precision, plan.threads_per_rank, plan.fits) == ("cpu", "fp32", 1, True)
+    assert [reason.split()[0] for reason in plan.reasons] == ["precision", "ranks", "ZeRO", "micro-batch"]
+
+
+@given(batch=st.integers(1, 300), cpus=st.integers(1, 64), count=st.integers(0, 16), gib=st.integers(1, 80))
+def test_the_global_batch_is_kept_exactly(batch: int, cpus: int, count: int, gib: int) -> None:
+    hardware = HardwareSpec(cpus=cpus, memory_gib=gib, gpus=count, gpu_memory_gib=gib if count else 0)
+    plan = make_plan(hardware, SMALL, batch_size=batch)
+    assert plan.global_batch == batch
+    assert plan.ranks <= (count or min(2, cpus))
+    assert plan.memory_bytes["total"] == sum(
+        plan.memory_bytes[part] for part in ("weights", "gradients", "optimizer", "activations")
+    )
+    assert plan.fits == (plan.memory_bytes["total"] <= plan.memory_bytes["usable"])
+
+
+def test_an_odd_batch_takes_fewer_ranks_and_says_why() -> None:
+    plan = make_plan(LAPTOP, SMALL, batch_size=63)
+    assert plan.ranks == 1
+    assert any("63 is not divisible by 2" in reason for reason in plan.reasons)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "said"),
+    [
+        ({"ranks": 3}, "batch_size = 64 is not divisible by plan.ranks = 3"),
+        ({"micro_batch": 5}, "plan.micro_batch = 5 does not divide the 32 rows"),
+        ({"precision": "fp16"}, "needs a GPU"),
+    ],
+)
+def test_a_contradiction_is_a_usage_error(fixed: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        make_plan(LAPTOP, SMALL, batch_size=64, **fixed)  # type: ignore[arg-type]
+
+
+def test_what_is_fixed_is_kept() -> None:
+    plan = make_plan(LAPTOP, SMALL, batch_size=64, ranks=1, micro_batch=8, zero_stage=2)
+    assert (plan.ranks, plan.micro_batch, plan.accumulation, plan.zero_stage) == (1, 8, 8, 2)
+    assert sum("fixed by plan." in reason for reason in plan.reasons) == 3
+
+
+def test_states_are_sharded_only_as_far_as_memory_asks() -> None:
+    stages = [make_plan(gpus(8, gib), LARGE, batch_size=64).zero_stage for gib in (640, 144, 60, 34)]
+    assert stages[0] == 0
+    assert stages == sorted(stages)
+    assert stages[-1] == 3
+
+
+def test_activations_that_do_not_fit_become_accumulation() -> None:
+    plan = make_plan(HardwareSpec(cpus=2, memory_gib=1), SMALL.model_copy(update={"max_length": 1024}), batch_size=64)
+    assert plan.fits
+    assert plan.accumulation > 1
+
+
+def test_a_plan_that_does_not_fit_is_refused_with_the_numbers() -> None:
+    plan = make_plan(LAPTOP, LARGE, batch_size=64)
+    assert not plan.fits
+    with pytest.raises(Refused, match=r"does-not-fit: a rank needs \d+\.\d+ GiB \(.*optimizer .*may use 6\.40 GiB"):
+        refuse_unless_fits(plan)
+
+
+def test_zero_shards_what_the_paper_says() -> None:
+    def part(name: str, stage: int) -> int:
+        return estimate(LARGE, micro_batch=1, ranks=4, zero_stage=stage, precision="bf16")[name]
+
+    for name, first in (("optimizer", 1), ("gradients", 2), ("weights", 3)):
+        assert [part(name, stage) * 4 == part(name, 0) for stage in range(4)] == [stage >= first for stage in range(4)]
+
+
+def test_the_deepspeed_config_says_the_plan_and_compiles_nothing_on_cpu() -> None:
+    plan = make_plan(LAPTOP, SMALL, batch_size=64, micro_batch=8)
+    config = deepspeed_config(plan, learning_rate=1e-3, weight_decay=0.1, gradient_clip=1.0)
+    assert config["train_batch_size"] == 64 == plan.ranks * 8 * config["gradient_accumulation_steps"]
+    assert config["optimizer"]["params"]["torch_adam"] is True
+    assert config["bf16"]["enabled"] is config["fp16"]["enabled"] is False
+    assert deepspeed_config(make_plan(gpus(2), SMALL, batch_size=64), learning_rate=1, weight_decay=0, gradient_clip=1)["bf16"][
+        "enabled"
+    ]

@@ -1,0 +1,44 @@
+"""A toy language that a tiny GLM learns in seconds: rows with token 7 are 'pos', rows with token 8 are 'neg'."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoglm_ops.contracts.arrays import TokenArrays, TokenMeta, write_arrays
+from autoglm_ops.training.models import ModelSpec
+
+VOCABULARY, MAX_LENGTH = 40, 24
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokens")
+    random = np.random.default_rng(0)
+    counts = {"train": 200, "validation": 60, "gate": 40}
+    for split, count in counts.items():
+        labels = [int(label) for label in random.integers(0, 2, count)]
+        rows = []
+        for label in labels:
+            row = random.integers(10, VOCABULARY, random.integers(2, MAX_LENGTH))
+            row[random.integers(len(row))] = 8 - label
+            rows.append([*row.tolist(), 2])
+        write_arrays(folder, split, rows, labels)
+    TokenMeta(vocabulary=VOCABULARY, pad_id=0, max_length=MAX_LENGTH, labels=("neg", "pos"), rows=counts).write(
+        folder / "meta.json"
+    )
+    return folder
+
+
+@pytest.fixture
+def spec(tokens: Path) -> ModelSpec:
+    meta = TokenMeta.read(tokens / "meta.json")
+    tiny = {"name": "glm-tiny", "hidden_size": 32, "layers": 1, "heads": 2, "dropout": None}
+    return ModelSpec.of(tiny, meta, tokens)
+
+
+@pytest.fixture
+def arrays(tokens: Path) -> dict[str, TokenArrays]:
+    return {split: TokenArrays.open(tokens, split) for split in ("train", "validation")}

@@ -1,0 +1,103 @@
+"""Ranks live and die together, and what is blamed is the cause. The bodies are light: no torch, no DeepSpeed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autoglm_ops.errors import AutoGLMError, BadData, Refused, TryAgain
+from autoglm_ops.training import group
+from autoglm_ops.training.job import Failure
+
+Body = Callable[[int], None]
+
+
+def watch(folder: Path, body: Body, count: int = 3) -> Failure | None:
+    with group._ranks(count, lambda rank: group._guarded(rank, folder, lambda: body(rank))) as children:
+        return group._watch(children, folder)
+
+
+def hang() -> None:
+    time.sleep(60)
+
+
+def test_a_group_that_ends_well_says_nothing(tmp_path: Path) -> None:
+    assert watch(tmp_path, lambda rank: None) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_a_killed_rank_never_hangs_the_others(tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "GRACE", 0.2)
+    started = time.monotonic()
+    failure = watch(tmp_path, lambda rank: os.kill(os.getpid(), number) if rank == 1 else hang())
+    assert time.monotonic() - started < 5
+    assert failure is not None
+    assert (failure.rank, failure.kind, failure.exit) == (1, "killed", 75)
+    assert number.name in failure.message
+
+
+def test_the_cause_is_blamed_and_not_its_echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "GRACE", 1.0)
+
+    def body(rank: int) -> None:
+        if rank == 2:
+            time.sleep(0.2)
+            raise Refused("diverged: the loss is nan")
+        raise RuntimeError("Connection closed by peer")
+
+    failure = watch(tmp_path, body)
+    assert failure is not None
+    assert (failure.rank, failure.kind, failure.message) == (2, "Refused", "diverged: the loss is nan")
+
+
+def test_no_rank_outlives_a_killed_group(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time; from pathlib import Path; from autoglm_ops.training import group\n"
+        "with group._ranks(2, lambda rank: time.sleep(60) or 0) as children:\n"
+        "    print(*children, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    ranks = [int(word) for word in process.stdout.readline().split()]
+    time.sleep(0.3)  # each rank asks the kernel for this before its work
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 5
+    while any(_alive(pid) for pid in ranks):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "said"),
+    [
+        (Failure(rank=1, kind="BadData", exit=3, message="empty"), BadData, "empty"),
+        (Failure(rank=1, kind="Diverged", exit=3, message="nan"), Refused, "nan"),
+        (Failure(rank=1, kind="killed", exit=75, message="gone"), TryAgain, "gone"),
+        (Failure(rank=1, kind="ValueError", exit=1, message="x"), AutoGLMError, "rank 1 failed: ValueError: x"),
+    ],
+)
+def test_the_parent_raises_what_the_rank_said(tmp_path: Path, failure: Failure, kind: type, said: str) -> None:
+    failure.write(tmp_path / "failure.json")
+    error = group._error(tmp_path, failure.exit)
+    assert type(error) is kind
+    assert str(error) == said
+
+
+def test_a_group_killed_as_a_whole_may_be_tried_again(tmp_path: Path) -> None:
+    assert isinstance(group._error(tmp_path, -9), TryAgain)
+    assert not isinstance(group._error(tmp_path, 1), TryAgain)
