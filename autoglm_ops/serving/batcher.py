@@ -6,6 +6,7 @@ A request is never split, so all of its answers come from one model. The event l
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from autoglm_ops.contracts.serving import Classifier
 from autoglm_ops.serving.faults import RequestError
 from autoglm_ops.serving.host import Loaded
 from autoglm_ops.serving.metrics import Metrics
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,13 +125,17 @@ class Batcher:
         await asyncio.wait([work])  # as a value: a batch that fails must fail its own requests and nothing else
         self._metrics.batch(len(texts), time.perf_counter() - started)
         error = work.exception()
+        if error is not None:
+            log.error("a batch of %d texts failed", len(texts), exc_info=error)
         end = 0
         for job in jobs:
             start, end = end, end + len(job.texts)
             if job.future.done():
                 continue
             if error is not None:
-                job.future.set_exception(error)
+                job.future.set_exception(
+                    RequestError(500, "inference_failed", "the model failed on this batch; the server's log says how")
+                )
             else:
                 job.future.set_result(Answer(loaded, work.result()[start:end]))
 

@@ -79,12 +79,7 @@ def _float(text: str) -> float:
 def _depth(value: Any) -> int:
     """How deep lists and objects nest, level by level."""
     depth, level = 0, [value]
-    while level:
-        level = [
-            child
-            for node in level
-            if isinstance(node, dict | list)
-            for child in (node.values() if isinstance(node, dict) else node)
-        ]
+    while level := [node for node in level if isinstance(node, dict | list)]:
+        level = [child for node in level for child in (node.values() if isinstance(node, dict) else node)]
         depth += 1
-    return depth - 1
+    return depth
