@@ -1,0 +1,211 @@
+"""The artefact store in a bucket. The owner of boto3.
+
+    <prefix>/files/<sha256>     one object per distinct file, so a tokenizer that ten models share is kept once
+    <prefix>/folders/<digest>   a folder's listing: the text whose sha256 is the digest. Written last: what is listed is there
+
+Objects are created once (`If-None-Match: *`) and never replaced. The endpoint and the keys come from the environment, as for any AWS
+client (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …), and are never written anywhere (threats F17, F28).
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
+
+from autoglm_ops.contracts.record import tree_text
+from autoglm_ops.errors import AutoGLMError, Refused, Tampered, TryAgain, UsageError
+from autoglm_ops.store.listing import Listing, check_digest, digest_of_listing, lay_down, parse, survey
+
+BUDGET_SECONDS = 60.0
+MAX_OBJECT = 5 * 2**30  # what S3 takes in one PUT, which alone can be made conditional
+_SPOOL = 64 * 2**20
+_PASSING = {
+    "RequestTimeout",
+    "SlowDown",
+    "InternalError",
+    "ServiceUnavailable",
+    "ThrottlingException",
+    "ConditionalRequestConflict",
+}
+T = TypeVar("T")
+
+
+def open_bucket(where: str) -> S3Store:
+    """From `bucket/prefix`. Raises UsageError without a bucket."""
+    bucket, _, prefix = where.partition("/")
+    if not bucket:
+        raise UsageError(f"store.uri s3://{where} names no bucket; write s3://BUCKET or s3://BUCKET/PREFIX")
+    config = Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
+    return S3Store(boto3.session.Session().client("s3", config=config), bucket, prefix.strip("/"))
+
+
+class S3Store:
+    """`budget`: seconds that the retries of one object may take before the store counts as away."""
+
+    def __init__(self, client: Any, bucket: str, prefix: str, budget: float = BUDGET_SECONDS) -> None:
+        self._client, self._bucket, self._prefix, self._budget = client, bucket, prefix, budget
+
+    def put(self, folder: Path) -> str:
+        """Store `folder` once. Raises as `survey` does, Tampered when an object of that name has other bytes, TryAgain."""
+        listing = survey(folder)
+        digest = digest_of_listing(listing)
+        if self.has(digest):
+            return digest
+        for name, value in listing.items():
+            self._put_file(folder / name, value)
+        text = tree_text(listing).encode()
+        self._create(self._key("folders", digest), digest, len(text), lambda: io.BytesIO(text))
+        return digest
+
+    def get(self, digest: str, target: Path) -> Path:
+        """Lay the folder down at `target`, each file checked. Raises Refused when it was never put, Tampered, TryAgain."""
+        key = self._key("folders", check_digest(digest))
+        if self._head(key) is None:
+            raise Refused(
+                f"no artefact {digest} in {self._where(key)}; register the model again, or name its store (store.uri)"
+            )
+        with self._download(key) as file:
+            listing: Listing = parse(file.read(), digest, self._where(key))
+        return lay_down(digest, listing, target, lambda name, value: self._download(self._key("files", value)))
+
+    def has(self, digest: str) -> bool:
+        return self._head(self._key("folders", check_digest(digest))) is not None
+
+    def _put_file(self, path: Path, digest: str) -> None:
+        size = path.stat().st_size
+        if size > MAX_OBJECT:
+            raise UsageError(
+                f"{path} has {size} bytes; an object holds at most {MAX_OBJECT}: save the weights in smaller shards"
+            )
+        self._create(self._key("files", digest), digest, size, lambda: path.open("rb"))
+
+    def _create(self, key: str, digest: str, size: int, opened: Callable[[], BinaryIO]) -> None:
+        """Create the object unless it is there. A reply that was lost is settled by looking: the object is ours, or not there."""
+
+        def attempt() -> None:
+            if self._is_ours(key, digest, size):
+                return
+            checksum = base64.b64encode(bytes.fromhex(digest)).decode()
+            try:
+                with opened() as body:
+                    self._client.put_object(
+                        Bucket=self._bucket,
+                        Key=key,
+                        Body=body,
+                        IfNoneMatch="*",
+                        ChecksumSHA256=checksum,
+                        Metadata={"sha256": digest},
+                    )
+            except ClientError as error:
+                if _code(error) in {"BadDigest", "XAmzContentChecksumMismatch"}:
+                    raise Tampered(f"{self._where(key)}: the file changed while it was stored; store it again") from error
+                if _code(error) != "PreconditionFailed" or not self._is_ours(key, digest, size):
+                    raise
+
+        self._patiently(attempt, key)
+
+    def _is_ours(self, key: str, digest: str, size: int) -> bool:
+        """Whether the object is there with these bytes, as far as a HEAD can say. Raises Tampered when it is another one."""
+        head = self._look(key)
+        if head is None:
+            return False
+        if head["ContentLength"] != size or head["Metadata"].get("sha256") != digest:
+            raise Tampered(
+                f"{self._where(key)} exists with other bytes than its name says; remove it, then store the artefact again"
+            )
+        return True
+
+    def _head(self, key: str) -> Any | None:
+        return self._patiently(lambda: self._look(key), key)
+
+    def _look(self, key: str) -> Any | None:
+        try:
+            return self._client.head_object(Bucket=self._bucket, Key=key)
+        except ClientError as error:
+            if _code(error) in {"404", "NoSuchKey", "NotFound"}:
+                return None
+            raise
+
+    def _download(self, key: str) -> BinaryIO:
+        """The object's bytes, whole: a body cut short is read again from its start."""
+
+        def attempt() -> BinaryIO:
+            file = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - the reader closes it
+            answer = self._client.get_object(Bucket=self._bucket, Key=key)
+            for chunk in answer["Body"].iter_chunks(1 << 20):
+                file.write(chunk)
+            if file.tell() != answer["ContentLength"]:
+                raise ReadTimeoutError(endpoint_url=self._where(key))
+            file.seek(0)
+            return cast(BinaryIO, file)
+
+        return self._patiently(attempt, key)
+
+    def _patiently(self, attempt: Callable[[], T], key: str) -> T:
+        """Retry what passes, with full jitter, until the budget is spent: then TryAgain. What does not pass is said at once."""
+        end, delay = time.monotonic() + self._budget, 0.1
+        while True:
+            try:
+                return attempt()
+            except (ClientError, BotoCoreError) as error:
+                if not _passes(error):
+                    raise self._refusal(error, key) from error
+                if time.monotonic() + delay > end:
+                    raise TryAgain(
+                        f"{self._where(key)} does not answer ({_said(error)}) after {self._budget:g} s; try again"
+                    ) from error
+            time.sleep(random.uniform(0, delay))
+            delay = min(2 * delay, 8.0)
+
+    def _refusal(self, error: ClientError | BotoCoreError, key: str) -> AutoGLMError:
+        if isinstance(error, FlexibleChecksumError):
+            return Tampered(f"{self._where(key)} differs from its checksum; remove it, then store the artefact again")
+        if isinstance(error, NoCredentialsError) or (isinstance(error, ClientError) and _status(error) in {401, 403}):
+            return UsageError(
+                f"{self._where(key)}: access denied ({_said(error)}); check the AWS keys, the bucket and its policy"
+            )
+        return AutoGLMError(f"{self._where(key)}: {_said(error)}; check store.uri and the bucket")
+
+    def _key(self, kind: str, digest: str) -> str:
+        return "/".join(part for part in (self._prefix, kind, digest) if part)
+
+    def _where(self, key: str) -> str:
+        return f"s3://{self._bucket}/{key}"
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _passes(error: ClientError | BotoCoreError) -> bool:
+    if isinstance(error, ClientError):
+        return _code(error) in _PASSING or _status(error) >= 500 or _status(error) == 429
+    return isinstance(error, HTTPClientError | ConnectionError | IncompleteReadError)
+
+
+def _said(error: Exception) -> str:
+    """The error in a word or two; boto's own text can hold the whole request."""
+    return f"{type(error).__name__} {_code(error)}".strip() if isinstance(error, ClientError) else type(error).__name__

@@ -1,0 +1,97 @@
+"""A real S3 server for tests: seaweedfs on loopback, with keys of its own and files below one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+KEYS = {"accessKey": "test-access", "secretKey": "test-secret"}
+BUCKET = "models"
+
+
+@contextmanager
+def serve_s3(folder: Path) -> Iterator[str]:
+    """`s3://bucket` of a fresh server; the environment points every AWS client at it until the end."""
+    config = {"identities": [{"name": "tests", "credentials": [KEYS], "actions": ["Admin", "Read", "Write", "List"]}]}
+    (folder / "s3.json").write_text(json.dumps(config))
+    names = ("master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc", "s3", "s3.grpc")
+    ports = dict(zip(names, _free_ports(len(names)), strict=True))
+    flags = [
+        f"-{name.replace('.grpc', '.port.grpc') if 'grpc' in name else name + '.port'}={port}" for name, port in ports.items()
+    ]
+    command = [
+        str(shutil.which("weed")),
+        "server",
+        "-s3",
+        "-ip=127.0.0.1",
+        f"-dir={folder}",
+        f"-s3.config={folder / 's3.json'}",
+    ]
+    endpoint = f"http://127.0.0.1:{ports['s3']}"
+    environment = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": KEYS["accessKey"],
+        "AWS_SECRET_ACCESS_KEY": KEYS["secretKey"],
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    before = {name: os.environ.get(name) for name in environment}
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen([*command, *flags, "-master.volumeSizeLimitMB=64"], stdout=log, stderr=log, cwd=folder)
+        try:
+            os.environ.update(environment)
+            _wait(endpoint, server)
+            _make_bucket()
+            yield f"s3://{BUCKET}"
+        finally:
+            server.kill()  # its orderly end takes longer than the tests
+            server.wait()
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+def _wait(endpoint: str, server: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        assert server.poll() is None, "the S3 server ended"
+        try:
+            urllib.request.urlopen(f"{endpoint}/healthz", timeout=2).read()
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError("the S3 server did not start in 60 s")
+
+
+def _make_bucket() -> None:
+    import boto3
+    from botocore.exceptions import ClientError
+
+    end = time.monotonic() + 30
+    while True:
+        try:
+            boto3.client("s3").create_bucket(Bucket=BUCKET)
+            return
+        except ClientError:
+            assert time.monotonic() < end
+            time.sleep(0.3)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()

@@ -1,0 +1,82 @@
+"""One contract for every artefact store. S3 runs against a real server when one is installed (`weed`, from seaweedfs)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autoglm_ops.contracts.cluster import Store
+from autoglm_ops.contracts.record import digest_path
+from autoglm_ops.errors import Refused, UsageError
+from autoglm_ops.store import open_store
+
+Open = Callable[[], Store]
+
+
+@pytest.fixture(params=["folder", "s3"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    if request.param == "folder":
+        return lambda: open_store(None, tmp_path / "home")
+    uri = f"{request.getfixturevalue('s3')}/{tmp_path.name}"
+    return lambda: open_store(uri, tmp_path / "home")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "model"
+    (made / "tokenizer").mkdir(parents=True)
+    (made / "weights.bin").write_bytes(bytes(range(256)) * 1000)
+    (made / "tokenizer" / "词表.json").write_text('{"好": 1}', encoding="utf-8")
+    (made / "empty").write_bytes(b"")
+    return made
+
+
+def test_what_was_put_is_got(opened: Open, folder: Path, tmp_path: Path) -> None:
+    digest = opened().put(folder)
+    assert digest == digest_path(folder)
+    assert opened().has(digest)
+    got = opened().get(digest, tmp_path / "got")
+    assert got == tmp_path / "got" and digest_path(got) == digest
+    assert (got / "tokenizer" / "词表.json").read_text(encoding="utf-8") == '{"好": 1}'
+
+
+def test_putting_twice_is_putting_once(opened: Open, folder: Path, tmp_path: Path) -> None:
+    digest = opened().put(folder)
+    assert opened().put(folder) == digest
+    (folder / "weights.bin").write_bytes(b"other")
+    other = opened().put(folder)
+    assert other != digest and opened().has(other)
+    assert (opened().get(digest, tmp_path / "a") / "weights.bin").stat().st_size == 256_000
+
+
+def test_getting_twice_changes_nothing_and_a_strange_target_is_kept(opened: Open, folder: Path, tmp_path: Path) -> None:
+    digest = opened().put(folder)
+    opened().get(digest, tmp_path / "got")
+    assert opened().get(digest, tmp_path / "got") == tmp_path / "got"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="holds something else"):
+        opened().get(digest, tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_what_was_never_put_is_refused(opened: Open, tmp_path: Path) -> None:
+    assert not opened().has("0" * 64)
+    with pytest.raises(Refused, match="no artefact"):
+        opened().get("0" * 64, tmp_path / "got")
+    assert not (tmp_path / "got").exists()
+
+
+@pytest.mark.parametrize("digest", ["", "../../etc", "/etc/passwd", "A" * 64, "0" * 63])
+def test_only_digests_are_addresses(opened: Open, digest: str, tmp_path: Path) -> None:
+    for call in (lambda: opened().has(digest), lambda: opened().get(digest, tmp_path / "got")):
+        with pytest.raises(UsageError, match="not a digest"):
+            call()
+
+
+def test_links_are_refused(opened: Open, folder: Path) -> None:
+    (folder / "link").symlink_to("/etc/passwd")
+    with pytest.raises(Refused, match="link"):
+        opened().put(folder)
