@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from autoglm_ops.data.fields import to_row
 from autoglm_ops.data.rows import RAW_CHARS, BadLineError, Reject, Row, Shape
@@ -18,20 +19,26 @@ def read(path: Path, name: str, shape: Shape) -> Iterator[Row | Reject]:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise BadData(f"{name} is not a whole Parquet file: {str(error)[:200]}; write it again", ("truncated",)) from error
-    with file:
-        present = file.schema_arrow.names
-        _check(present, file.metadata.num_rows, name, shape)
-        line = 0
-        for batch in file.iter_batches(BATCH, columns=[column for column in shape.columns.values() if column in present]):
-            for record in batch.to_pylist():
-                line += 1
-                try:
-                    yield to_row(record, shape, name, line)
-                except BadLineError as error:
-                    yield Reject(name, line, str(error), repr(record)[:RAW_CHARS])
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            present = file.schema_arrow.names
+            _check(present, file.metadata.num_rows, name, shape)
+            wanted = [column for column in shape.columns.values() if column in present]
+            records = (record for batch in file.iter_batches(BATCH, columns=wanted) for record in batch.to_pylist())
+            line = 0
+            for line, record in enumerate(records, start=1):
+                yield _item(record, shape, name, line)
+            if line != file.metadata.num_rows:  # a damaged footer can skip row groups without an error
+                raise pa.ArrowInvalid(f"its footer says {file.metadata.num_rows} rows, {line} could be read")
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadData(f"{name} is not a whole Parquet file: {reason}; write it again", ("truncated",)) from error
+
+
+def _item(record: dict[str, Any], shape: Shape, name: str, line: int) -> Row | Reject:
+    try:
+        return to_row(record, shape, name, line)
+    except BadLineError as error:
+        return Reject(name, line, str(error), repr(record)[:RAW_CHARS])
 
 
 def _check(present: list[str], rows: int, name: str, shape: Shape) -> None:

@@ -53,3 +53,18 @@ def test_a_torn_file_an_empty_one_and_a_missing_column_are_refused(tmp_path: Pat
     (tmp_path / "torn.parquet").write_bytes(whole[:-5])
     with pytest.raises(BadData, match="not a whole Parquet file"):
         list(parquet.read(tmp_path / "torn.parquet", "torn.parquet", shape))
+
+
+def test_a_flipped_byte_gives_rows_or_one_clear_refusal(tmp_path: Path, shape: Shape) -> None:
+    good = tmp_path / "good.parquet"
+    pq.write_table(pa.table({"text": ["书很好"] * 20, "label": ["x", "y"] * 10}), good, write_page_checksum=True)
+    whole = good.read_bytes()
+    refused = 0
+    for place in range(4, len(whole), 3):
+        (tmp_path / "bad.parquet").write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+        try:
+            assert len(list(parquet.read(tmp_path / "bad.parquet", "bad.parquet", shape))) == 20
+        except BadData as error:
+            assert "bad.parquet" in str(error)
+            refused += 1
+    assert refused > 50
