@@ -131,6 +131,7 @@ def execute(run: str, name: str, home: Path) -> Completion:
     """
     root = workspace(run, home)
     spec = graph.find(name)
+    runner.check_inputs(spec, root)
     if not spec.dvc:
         _launch(root, name)
         return runner.require(name, root)
