@@ -148,6 +148,7 @@ def _start(airflow_port: int, mlflow_port: int, serving_port: int, model: str, t
     place, origin = home(), checkout()
     environment = {**os.environ, **airflow_environment(place, origin, airflow_port)}
     environment["AUTOGLM_MLFLOW_URL"] = f"http://{HOST}:{mlflow_port}"
+    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seven idle processes, 1.5 GB, for jobs nobody here submits
     python = sys.executable
     # As one process before the four that would race to make it.
     subprocess.run(
@@ -189,7 +190,7 @@ def _start(airflow_port: int, mlflow_port: int, serving_port: int, model: str, t
 
 
 def _stop(known: tuple[Service, ...]) -> list[str]:
-    stopped = [service.name for service in reversed(known) if services.stop(service)]
+    stopped = services.stop(known)
     (home() / "up.json").unlink(missing_ok=True)
     return stopped
 
@@ -230,7 +231,7 @@ def _show(console: Console, known: tuple[Service, ...], state: str) -> None:
     passwords = home() / "airflow" / "passwords.json"
     if state == "up":
         console.print(f"  airflow login        admin / {_password(passwords.parent)}", soft_wrap=True)
-    console.print(f"  passwords            {passwords} (and {home() / 'serving'} for the model server's key)", soft_wrap=True)
+    console.print(f"  secrets in files     {passwords}, {home() / 'serving' / 'api-key'} (the model server's)", soft_wrap=True)
     console.print(f"  logs                 {home() / 'logs'}", soft_wrap=True)
 
 

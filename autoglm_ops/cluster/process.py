@@ -100,17 +100,16 @@ class ChildProcess:
         return self._process.poll() is None or any(True for _ in self._members())
 
     def _signal(self, number: signal.Signals) -> None:
-        for pid in [self.pid] if self._process.poll() is None else []:
-            _kill_group(pid, number)
+        """Once to each: a second TERM would interrupt the clean-up that the first one began."""
         for pid in self._members():
             kill(pid, number)
 
     def _members(self) -> Iterator[int]:
-        """Living processes of this job, the child itself included."""
+        """Living processes of this job, the child itself included; where only its group is known, that as one (negative)."""
         if LINUX:
             yield from marked(self._mark, group=self.pid)
-        elif _kill_group(self.pid, 0):
-            yield self.pid
+        elif self._process.poll() is None or kill(-self.pid, 0):
+            yield -self.pid
 
     def _pump(self, stream: IO[bytes] | None, name: str, sink: Sink) -> threading.Thread:
         def run() -> None:
@@ -146,17 +145,10 @@ def _die_with_parent() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _kill_group(group: int, number: int) -> bool:
-    try:
-        os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
-
-
-def kill(pid: int, number: int) -> None:
-    """Send a signal to a process that may be gone."""
+def kill(pid: int, number: int) -> bool:
+    """Send a signal to a process, or to the group -pid. False when it is gone."""
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
-        return
+        return False
+    return True

@@ -6,7 +6,6 @@ next one starts, so that a pid the system has given to somebody else is never mi
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -59,18 +58,19 @@ def is_alive(service: Service) -> bool:
     return bool(service.started) and start_time(service.pid) == service.started
 
 
-def stop(service: Service, grace: float = 15.0) -> bool:
-    """End a server and everything it started: TERM, the grace, KILL. False when nothing of it was left to end."""
-    if not _left(service):
-        return False
-    _signal(service, signal.SIGTERM)
+def stop(services: Sequence[Service], grace: float = 15.0) -> list[str]:
+    """End servers and everything they started, all at once: TERM, the grace, KILL. Returns the names of those that were there."""
+    left = [service for service in services if _left(service)]
+    names = [service.name for service in left]
+    for service in left:
+        _signal(service, signal.SIGTERM)
     limit = time.monotonic() + grace
-    while _left(service) and time.monotonic() < limit:
+    while left := [service for service in left if _left(service)]:
+        if time.monotonic() >= limit:
+            for service in left:
+                _signal(service, signal.SIGKILL)
         time.sleep(_POLL_SECONDS)
-    while _left(service):
-        _signal(service, signal.SIGKILL)
-        time.sleep(_POLL_SECONDS)
-    return True
+    return names
 
 
 def _left(service: Service) -> bool:
@@ -78,12 +78,9 @@ def _left(service: Service) -> bool:
 
 
 def _signal(service: Service, number: signal.Signals) -> None:
-    if is_alive(service):
-        try:
-            os.killpg(service.pid, number)
-        except ProcessLookupError:
-            return
-    for pid in marked(service.mark):
+    """Once to each process of the service; where marks cannot be read, to its group."""
+    pids = list(marked(service.mark)) if LINUX else [-service.pid] if is_alive(service) else []
+    for pid in pids:
         kill(pid, number)
 
 
