@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import BaseOperator, SkipMixin
+from airflow.sdk import SkipMixin
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DagRunTriggerException
 
 from autoglm_airflow import requests
-from autoglm_airflow.events import told
-from autoglm_airflow.notify import owner_of_failure
-from autoglm_airflow.operators import CommandOperator, RunOperator
+from autoglm_airflow.operators import CommandOperator, RunOperator, ToldOperator
 from autoglm_ops.contracts.training import TuningReport
 
 
@@ -37,20 +34,19 @@ class SignalsOperator(DayOperator, SkipMixin):
         return answer
 
 
-class AlertOperator(BaseOperator):
+class AlertOperator(ToldOperator):
     """Succeeds, and so updates its outlet, when the task `of` answered with alerts; is skipped otherwise."""
 
     def __init__(self, *, of: str, **kwargs: Any) -> None:
-        super().__init__(on_failure_callback=owner_of_failure, **kwargs)
+        super().__init__(**kwargs)
         self.of = of
 
-    def execute(self, context: Any) -> Any:
-        with told(context) as event:
-            alerts = (context["ti"].xcom_pull(task_ids=self.of) or {}).get("alerts", [])
-            if not alerts:
-                raise AirflowSkipException("no alert")
-            event["reason"] = "; ".join(f"{alert['name']}: {alert['message']}" for alert in alerts)
-            return alerts
+    def work(self, context: Any, event: dict[str, Any]) -> Any:
+        alerts = (context["ti"].xcom_pull(task_ids=self.of) or {}).get("alerts", [])
+        if not alerts:
+            raise AirflowSkipException("no alert")
+        event["reason"] = "; ".join(f"{alert['name']}: {alert['message']}" for alert in alerts)
+        return alerts
 
 
 class WinnerOperator(RunOperator):
@@ -65,21 +61,20 @@ class WinnerOperator(RunOperator):
         return {"as_of": info.as_of, "set": {**report.best, "tune.enabled": False}}
 
 
-class RetrainOperator(BaseOperator):
-    """Triggers `dag` with the answer of the task `of` as its conf, once per DAG run: a retry or a clear triggers nothing twice.
+class RetrainOperator(ToldOperator):
+    """Triggers `dag_to_trigger` with the answer of the task `of` as its conf, once per DAG run whatever is retried or cleared.
 
     TriggerDagRunOperator does the same, but importing it costs every parse of a DAG file half a second.
     """
 
     def __init__(self, *, of: str, dag_to_trigger: str, **kwargs: Any) -> None:
-        super().__init__(on_failure_callback=owner_of_failure, **kwargs)
+        super().__init__(**kwargs)
         self.of = of
         self.dag_to_trigger = dag_to_trigger
 
-    def execute(self, context: Any) -> None:
+    def work(self, context: Any, event: dict[str, Any]) -> None:
         ti = context["ti"]
-        with told(context) as event:
-            event["reason"] = f"{self.dag_to_trigger} with the winner"
+        event["reason"] = f"{self.dag_to_trigger} with the winner"
         raise DagRunTriggerException(
             trigger_dag_id=self.dag_to_trigger,
             dag_run_id=f"{ti.dag_id}__{ti.run_id}",
@@ -96,15 +91,14 @@ class RetrainOperator(BaseOperator):
 
 
 class ReleaseOperator(CommandOperator):
-    """Promotes or rolls back by hand, as the form says: `autoglm promote|rollback [--version=N] --json`."""
-
-    template_fields: Sequence[str] = ()
+    """Promotes or rolls back by hand, as the form says: `autoglm promote|rollback [--version=N]`."""
 
     def work(self, context: Any, event: dict[str, Any]) -> Any:
         requests.known_keys(context["dag_run"].conf or {}, list(context["params"]))
         action, version = context["params"]["action"], context["params"].get("version")
         if action == "promote" and version is None:
             raise AirflowFailException("promote needs a version: give the number of a registered version in the form")
-        ended = self.command(action, *([f"--version={version}"] if version is not None else []), "--json")
+        which = [f"--version={version}"] if version is not None else []
+        ended = self.command(action, *which, f"--reason=DAG run {context['dag_run'].run_id}", "--json")
         ended.check()
         return ended.json()

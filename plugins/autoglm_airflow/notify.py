@@ -35,8 +35,11 @@ def append_once(path: Path, notice: dict[str, Any]) -> bool:
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        if any(_same(line, notice) for line in file.read().split(b"\n")):
+        known = file.read()
+        if any(_same(line, notice) for line in known.split(b"\n")):
             return False
+        if known and not known.endswith(b"\n"):
+            file.write(b"\n")  # whoever wrote last was killed in the middle of a line
         file.write((json.dumps(notice, ensure_ascii=False, sort_keys=True) + "\n").encode())
     return True
 

@@ -27,36 +27,37 @@ RETRIES = 4
 LONGEST_BACKOFF = timedelta(minutes=10)
 
 
-class CommandOperator(BaseOperator):
-    """Runs `autoglm ARGUMENTS…` and returns its JSON answer.
+class ToldOperator(BaseOperator):
+    """Tells the terminal of its start and end, and its owner of its failure. A broken contract is a bug and is not tried again."""
 
-    Exit 75 is retried with exponential back-off from `[core] default_task_retry_delay`; 1, 2 and 3 are not (design §6).
-    """
-
-    template_fields: Sequence[str] = ("arguments",)
+    template_fields: Sequence[str] = ()
     ui_color = "#eef3fb"
 
-    def __init__(self, *, arguments: Sequence[str] = (), **kwargs: Any) -> None:
-        kwargs.setdefault("retries", RETRIES)
-        kwargs.setdefault("retry_exponential_backoff", True)
-        kwargs.setdefault("max_retry_delay", LONGEST_BACKOFF)
+    def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("on_failure_callback", owner_of_failure)
         super().__init__(**kwargs)
-        self.arguments = list(arguments)
-        self._command: Command | None = None
 
     def execute(self, context: Any) -> Any:
         with told(context) as event:
             try:
                 return self.work(context, event)
-            except (AutoGLMError, ValueError) as error:  # a broken contract is a bug (exit 1): trying again changes nothing
+            except (AutoGLMError, ValueError) as error:
                 raise AirflowFailException(f"{type(error).__name__}: {error}") from error
 
     def work(self, context: Any, event: dict[str, Any]) -> Any:
-        """What the operator does. May put `cached` and `reason` into `event`."""
-        ended = self.command(*self.arguments)
-        ended.check()
-        return ended.json()
+        """What the operator does, said by each. May put `cached` and `reason` into `event`."""
+
+
+class CommandOperator(ToldOperator):
+    """Works by running `autoglm …`. Exit 75 is retried with exponential back-off from `[core] default_task_retry_delay`."""
+
+    def __init__(self, *, arguments: Sequence[str] = (), **kwargs: Any) -> None:
+        kwargs.setdefault("retries", RETRIES)
+        kwargs.setdefault("retry_exponential_backoff", True)
+        kwargs.setdefault("max_retry_delay", LONGEST_BACKOFF)
+        super().__init__(**kwargs)
+        self.arguments = list(arguments)
+        self._command: Command | None = None
 
     def command(self, *arguments: str) -> Ended:
         """Run `autoglm ARGUMENTS` to its end, whatever that is."""
@@ -74,8 +75,6 @@ class OpenRunOperator(CommandOperator, SkipMixin):
     settings: DAG param -> settings key, for DAGs whose form has a field per setting. fixed: settings this DAG always sets.
     promote: False never promotes. Pushes RunInfo.
     """
-
-    template_fields: Sequence[str] = ("fixed",)
 
     def __init__(
         self,
@@ -107,7 +106,6 @@ class OpenRunOperator(CommandOperator, SkipMixin):
 class RunOperator(CommandOperator):
     """An operator that works in the run that the task `opened_by` opened."""
 
-    template_fields: Sequence[str] = ()
     operator_extra_links = (ReportLink(), MLflowLink())
 
     def __init__(self, *, opened_by: str = "open_run", **kwargs: Any) -> None:
@@ -128,7 +126,6 @@ class RunOperator(CommandOperator):
 class StageOperator(RunOperator):
     """Runs one stage of the run, or takes its outputs from the cache. Pushes {stage, seconds, cached}."""
 
-    template_fields: Sequence[str] = ()
     PROMOTING: ClassVar[frozenset[str]] = frozenset({"promote", "deploy"})
 
     def __init__(self, *, stage: str, **kwargs: Any) -> None:
@@ -163,21 +160,14 @@ class StageOperator(RunOperator):
 class CloseRunOperator(RunOperator):
     """Commits and pushes the run's branch. Idempotent."""
 
-    template_fields: Sequence[str] = ()
-
     def work(self, context: Any, event: dict[str, Any]) -> Any:
-        return self.close(self.info(context))
-
-    def close(self, info: RunInfo) -> Any:
-        ended = self.command("runs", "close", info.run)
+        ended = self.command("runs", "close", self.info(context).run)
         ended.check()
         return ended.json()
 
 
 class SummaryOperator(StageOperator):
     """The last stage, and the end of the run: it writes the summary, then closes."""
-
-    template_fields: Sequence[str] = ()
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(stage="summary", **kwargs)
