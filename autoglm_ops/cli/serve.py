@@ -36,12 +36,13 @@ def serve(
 
     \b
     autoglm serve &
-    KEY=$(cat .autoglm/serving/api-key)
-    curl -s localhost:8000/v1/classify -H "Authorization: Bearer $KEY" -d '{"input": "房间很干净"}'
-    curl -s localhost:8000/v1/feedback -H "Authorization: Bearer $KEY" -d '{"id": "clf-...", "label": "pos"}'
+    KEY="Authorization: Bearer $(cat .autoglm/serving/api-key)"
+    curl localhost:8000/v1/classify -H "$KEY" -d '{"input": "很干净"}'
+    curl localhost:8000/v1/feedback -H "$KEY" \\
+         -d '{"id": "clf-...", "label": "pos"}'
 
-    Every answer is kept under its id in $AUTOGLM_HOME/serving/requests.db before it is sent; the label that comes back for it
-    trains the next model. When the alias moves, the new model takes over without a dropped request. Ctrl-C stops.
+    Every answer is kept, under its id, before it is sent; the label that comes back for it trains the next model. When the alias
+    moves, the new model takes over without a dropped request. Ctrl-C stops.
     """
     settings, place = load(checkout() / "params.yaml", overrides=overrides or (), configs=configs or ()), home()
     request = serving.Request(model or serving.champion_uri(settings), host, port, key_file)
