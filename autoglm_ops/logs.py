@@ -53,5 +53,16 @@ def configure(*, run: str = "", stage: str = "", level: str | None = None, plain
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level or os.environ.get("AUTOGLM_LOG_LEVEL", "INFO"))
-    for noisy in ("urllib3", "botocore", "alembic", "matplotlib", "git", "filelock", "fsspec", "httpx", "dvc", "great_expectations"):
+    for noisy in (
+        "urllib3",
+        "botocore",
+        "alembic",
+        "matplotlib",
+        "git",
+        "filelock",
+        "fsspec",
+        "httpx",
+        "dvc",
+        "great_expectations",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -20,7 +20,18 @@ from autoglm_ops.settings import load
 from autoglm_ops.stages import snapshot
 from autoglm_ops.versioning import git
 
-PACKAGES = ("apache-airflow", "torch", "transformers", "deepspeed", "mlflow", "dvc", "great-expectations", "boto3", "optuna", "snownlp")
+PACKAGES = (
+    "apache-airflow",
+    "torch",
+    "transformers",
+    "deepspeed",
+    "mlflow",
+    "dvc",
+    "great-expectations",
+    "boto3",
+    "optuna",
+    "snownlp",
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,9 @@ def look() -> Iterator[Check]:
     """Every check, cheapest first; nothing heavy is imported."""
     yield Check("python", sys.version_info[:2] == (3, 11), platform.python_version(), "use Python 3.11")
     system = platform.system()
-    yield Check("system", system == "Linux", f"{system} {platform.machine()}", "untested here: only Linux is tested", needed=False)
+    yield Check(
+        "system", system == "Linux", f"{system} {platform.machine()}", "untested here: only Linux is tested", needed=False
+    )
     for tool, why in (("git", "a run is a commit"), ("gcc", "DeepSpeed may compile"), ("make", "the two commands")):
         yield Check(tool, shutil.which(tool) is not None, shutil.which(tool) or "not found", f"install {tool}: {why}")
     for name in PACKAGES:
@@ -65,7 +78,9 @@ def look() -> Iterator[Check]:
     yield Check("cpus", hardware.cpus >= 2, str(hardware.cpus), "two ranks share one core: slow, not wrong", needed=False)
     yield Check("memory", hardware.memory_gib >= 6, f"{hardware.memory_gib} GiB", "6 GiB are needed for the default cycle")
     gpus = f"{hardware.gpus} × {hardware.gpu_name}" if hardware.gpus else "none"
-    yield Check("gpu", hardware.gpus > 0, gpus, "not needed; training runs on CPU ranks (GPU paths are unproven here)", needed=False)
+    yield Check(
+        "gpu", hardware.gpus > 0, gpus, "not needed; training runs on CPU ranks (GPU paths are unproven here)", needed=False
+    )
     yield _disk()
 
 

@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 
 # One file per group of commands, in the order of a newcomer's day.
-GROUPS = ("doctor", "run", "stage", "runs", "snapshot", "report", "release", "serve", "feedback", "monitor", "airflow")
+GROUPS = ("doctor", "run", "stage", "runs", "snapshot", "report", "release", "serve", "feedback", "monitor", "airflow", "demo")
 
 
 @app.callback(invoke_without_command=True)

@@ -91,7 +91,9 @@ def _day(text: str | None) -> date:
 
 def _show_signals(found: loop.SignalsOfDay) -> None:
     model = found.champion.model
-    print(f"{found.day}: {f'champion v{model.version}' if model else 'no champion'}{': ' + found.reason if found.reason else ''}")
+    print(
+        f"{found.day}: {f'champion v{model.version}' if model else 'no champion'}{': ' + found.reason if found.reason else ''}"
+    )
     for signal in found.signals:
         print(f"  {'FIRED' if signal.fired else 'quiet'}  {signal.name}: {signal.reason}")
 

@@ -124,5 +124,3 @@ def _explain(info: RunInfo, log: Path, console: Console) -> int:
 
 def add_to(app: typer.Typer) -> None:
     app.command()(run)
-
-

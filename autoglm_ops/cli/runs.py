@@ -39,7 +39,9 @@ def list_runs(as_json: AsJson = False) -> None:
     table = Table("run", "dag", "as of", "opened", "state", "model tag", box=None)
     for info, closed in rows:
         opened = datetime.fromtimestamp(info.opened).strftime("%Y-%m-%d %H:%M")
-        table.add_row(info.run, info.dag, info.as_of, opened, "closed" if closed else "unfinished", (closed and closed.tag) or "")
+        table.add_row(
+            info.run, info.dag, info.as_of, opened, "closed" if closed else "unfinished", (closed and closed.tag) or ""
+        )
     Console().print(table if rows else "no runs yet; `make run` or `autoglm run` makes one")
 
 
@@ -69,7 +71,10 @@ def prune(
     before = shutil.disk_usage(home()).free
     gone = runs.prune(home(), keep, dry=dry_run)
     freed = (shutil.disk_usage(home()).free - before) / 2**20
-    print(f"{'would remove' if dry_run else 'removed'} {len(gone)} workspaces" + ("" if dry_run else f", {max(freed, 0):.0f} MiB freed"))
+    print(
+        f"{'would remove' if dry_run else 'removed'} {len(gone)} workspaces"
+        + ("" if dry_run else f", {max(freed, 0):.0f} MiB freed")
+    )
 
 
 @app.command("open")

@@ -13,19 +13,20 @@ from autoglm_ops.stages import workplace
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON for machines.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. --set train.epochs=1 (repeatable).")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. --set train.epochs=1 (repeatable)."),
 ]
 Configs = Annotated[
     list[Path] | None, typer.Option("--config", metavar="FILE", help="Lay a YAML file over params.yaml (repeatable).")
 ]
 AsOfDay = Annotated[
-    str | None, typer.Option("--as-of", metavar="YYYY-MM-DD", help="Last day of data to see; clipped to what exists. Default: today.")
+    str | None,
+    typer.Option("--as-of", metavar="YYYY-MM-DD", help="Last day of data to see; clipped to what exists. Default: today."),
 ]
 
 
 def home() -> Path:
     """$AUTOGLM_HOME, or .autoglm in the checkout."""
-    from autoglm_ops.stages import workplace
 
     return workplace.home(checkout())
 

@@ -23,7 +23,7 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     data, training, evaluation = summary["dataset"], summary["training"], summary["evaluation"]
     tuning, gate, release, seconds = summary["tuning"], summary["gate"], summary["release"], summary["seconds"]
     counts = data["rows"] if isinstance(data["rows"], dict) else {"rows": data["rows"]}
-    lines = [
+    return [
         ("run", summary["run"]),
         ("dataset", f"{data['version'][:12]}  {', '.join(f'{k} {v:,}' for k, v in counts.items())}; quarantined {data['quarantined']}"),
         ("validation", summary["validation"]["verdict"]),
@@ -39,11 +39,12 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("seconds", ", ".join(f"{name} {value:.0f}" for name, value in seconds["stages"].items())
          + f"; platform overhead {seconds['overhead']:.0f}"),
     ]  # fmt: skip
-    return lines
 
 
 def _settings(best: dict[str, Any]) -> str:
-    shown = (f"{key.rpartition('.')[2]} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in best.items())
+    shown = (
+        f"{key.rpartition('.')[2]} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in best.items()
+    )
     return ", ".join(shown) or "params.yaml as it is"
 
 

@@ -5,7 +5,6 @@ What they say is kept under $AUTOGLM_HOME/feedback: current.json (labels), signa
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from datetime import date, timedelta

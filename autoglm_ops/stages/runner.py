@@ -120,14 +120,18 @@ def check_outputs(name: str, root: Path) -> dict[str, str]:
     found = {f"out/{name}/{path}": digest for path, digest in digest_tree(folder, skip=("record.json",)).items()}
     for path in sorted(found.keys() | record.outputs.keys()):
         if found.get(path) != record.outputs.get(path):
-            what = "is missing" if path not in found else "is not in the record" if path not in record.outputs else "was changed"
+            what = (
+                "is missing" if path not in found else "is not in the record" if path not in record.outputs else "was changed"
+            )
             raise Tampered(f"{path} {what} since stage {name} wrote it; run `autoglm stage {name}` again")
     return found
 
 
 def check_inputs(spec: Spec, root: Path) -> dict[str, str]:
     """Digests of everything the stage reads."""
-    digests = {f"out/{name}": digest_path(root / "out" / name) for name in spec.after if require(name, root) and graph.find(name).dvc}
+    digests = {
+        f"out/{name}": digest_path(root / "out" / name) for name in spec.after if require(name, root) and graph.find(name).dvc
+    }
     for name in spec.inputs:
         path = root / "inputs" / f"{name}.json"
         if not path.exists():

@@ -146,7 +146,7 @@ def execute(run: str, name: str, home: Path) -> Completion:
     return completion
 
 
-class StageFailed(AutoGLMError):
+class StageFailedError(AutoGLMError):
     """A stage's child ended with an exit code of its own, which is passed on unaltered."""
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -169,7 +169,7 @@ def _launch(root: Path, name: str) -> None:
     if status.state != "succeeded":
         path = runner.completion_path(root, name)
         said = "; ".join(Completion.read(path).reasons) if path.exists() else status.reason
-        raise StageFailed(f"stage {name}: {said or status.state}", status.exit or 1)
+        raise StageFailedError(f"stage {name}: {said or status.state}", status.exit or 1)
 
 
 def _environment(root: Path) -> dict[str, str]:

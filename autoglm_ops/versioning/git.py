@@ -45,7 +45,9 @@ def require_checkout(folder: Path) -> None:
     except UsageError as error:
         if "not installed" in str(error):
             raise
-        raise UsageError(f"{folder} is not a git checkout with a commit; a run is a commit, so `git init`, add and commit first") from error
+        raise UsageError(
+            f"{folder} is not a git checkout with a commit; a run is a commit, so `git init`, add and commit first"
+        ) from error
     if Path(top).resolve() != folder.resolve():
         raise UsageError(f"{folder} is inside the git checkout {top}; run this at its top")
 

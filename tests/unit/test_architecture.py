@@ -117,14 +117,20 @@ def test_importing_the_package_is_free() -> None:
 
 
 def test_the_command_line_starts_without_heavy_libraries() -> None:
-    heavy = "{'torch','transformers','airflow','mlflow','dvc','great_expectations','optuna','deepspeed','boto3','sklearn','pandas'}"
-    probe = f"import sys; from autoglm_ops.cli.main import build; build(); print(sorted(m for m in sys.modules if m in {heavy}))"
+    heavy = (
+        "{'torch','transformers','airflow','mlflow','dvc','great_expectations','optuna','deepspeed','boto3','sklearn','pandas'}"
+    )
+    probe = (
+        f"import sys; from autoglm_ops.cli.main import build; build(); print(sorted(m for m in sys.modules if m in {heavy}))"
+    )
     done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_params_yaml_and_the_schema_agree() -> None:
-    assert load(ROOT / "params.yaml", environ={}).model_dump(exclude={"tune": {"space"}}).keys() == Settings().model_dump().keys()
+    assert (
+        load(ROOT / "params.yaml", environ={}).model_dump(exclude={"tune": {"space"}}).keys() == Settings().model_dump().keys()
+    )
     written = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
     def dotted(tree: dict, prefix: str = "") -> set[str]:

@@ -24,7 +24,16 @@ def rows(count: int, right: float, version: int = 4) -> list[LabelledRow]:
         label = ("neg", "pos")[number % 2]
         answer = label if number % 100 < right * 100 else ("pos", "neg")[number % 2]
         made.append(
-            LabelledRow(id="r", source="api", text="x", label=label, predicted=answer, score=0.9, day=f"2026-01-0{1 + number % 2}", version=version)
+            LabelledRow(
+                id="r",
+                source="api",
+                text="x",
+                label=label,
+                predicted=answer,
+                score=0.9,
+                day=f"2026-01-0{1 + number % 2}",
+                version=version,
+            )
         )
     return made
 

@@ -111,7 +111,11 @@ def test_a_key_of_the_space_is_one_key() -> None:
 def test_resolved_overrides_are_written_with_comments_kept(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(PARAMS.read_text(encoding="utf-8"), encoding="utf-8")
-    overrides = ["train.epochs=1", "data.labelled_until=2026-01-02", "tune.space.train.learning_rate={loguniform: [1e-4, 1e-3]}"]
+    overrides = [
+        "train.epochs=1",
+        "data.labelled_until=2026-01-02",
+        "tune.space.train.learning_rate={loguniform: [1e-4, 1e-3]}",
+    ]
     tree, origin = load_tree(path, overrides=overrides, environ={})
     write_resolved(path, tree, origin)
     text = path.read_text(encoding="utf-8")

@@ -111,7 +111,9 @@ def test_what_dvc_restored_is_adopted_as_cached(root: Path) -> None:
     runner.run_stage("second", root)
 
 
-def test_an_override_that_changes_outputs_is_refused_and_a_placement_key_is_not(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_override_that_changes_outputs_is_refused_and_a_placement_key_is_not(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(SettingsError, match=r"train\.epochs = 9 \(--set train\.epochs\) differs"):
         runner.run_stage("first", root, overrides=("train.epochs=9",))
     monkeypatch.setenv("AUTOGLM__SEED", "99")

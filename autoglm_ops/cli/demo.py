@@ -1,0 +1,288 @@
+"""`autoglm demo`: the bundled days as production traffic, and the loop closing over them, night after night."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from autoglm_ops.cli.airflow import airflow_environment
+from autoglm_ops.cli.shared import AsJson, checkout, home, show_json
+from autoglm_ops.contracts.record import write_text
+from autoglm_ops.contracts.release import GateVerdict, ModelRef
+from autoglm_ops.errors import AutoGLMError, TryAgain, UsageError
+from autoglm_ops.settings import Settings, load
+from autoglm_ops.settings.layers import PREFIX
+from autoglm_ops.stages import loop, replay, runs, snapshot
+from autoglm_ops.stages.replay import DayResult, PromotionCheck, Traffic
+
+FIRST_NIGHT = 2
+# Small studies: the demo is about the loop, and has thirty minutes for two weeks.
+STUDY = {"TUNE__TRIALS": "4", "TUNE__STEPS": "60"}
+
+
+def demo(
+    days: Annotated[int, typer.Option(min=3, max=14, help="How many of the 14 days to replay.")] = 14,
+    as_json: AsJson = False,
+) -> None:
+    """Replay the bundled days: serve the morning's champion, score the day through the server, return its labels, retune at night.
+
+    Every night is a DagRun of feedback_retune in Airflow's database; when a signal fires, a study of at most four trials and a
+    daily_retrain follow. Beside the loop: a model frozen after day 2, nightly retraining without a gate, and nightly TF-IDF.
+    Leaves demo.json and demo.png in .autoglm/demo. Fourteen days take about half an hour on two cores.
+    """
+    console = Console(stderr=as_json, highlight=False)
+    folder = home() / "demo"
+    shutil.rmtree(folder, ignore_errors=True)
+    started = time.monotonic()
+    with _environment(folder / "home"):
+        play = _Play(folder, console, days)
+        results, checks = play.run()
+    said = {**replay.verdict(results, checks), "seconds": round(time.monotonic() - started)}
+    write_text(
+        folder / "demo.json", json.dumps({"days": [asdict(result) for result in results], "verdict": said}, indent=2) + "\n"
+    )
+    _plot(results, folder / "demo.png")
+    if as_json:
+        show_json({"days": [asdict(result) for result in results], "verdict": said})
+    else:
+        _say(said, folder, console)
+
+
+class _Play:
+    """One replay: its server, its drives, its table."""
+
+    def __init__(self, folder: Path, console: Console, days: int) -> None:
+        self.home = folder / "home"
+        self.log = folder / "demo.log"
+        self.console = console
+        self.settings: Settings = load(checkout() / "params.yaml")
+        self.traffic: list[Traffic] = list(replay.traffic(self.settings))[:days]
+        self.results: list[DayResult] = []
+        self.checks: list[PromotionCheck] = []
+
+    def run(self) -> tuple[list[DayResult], list[PromotionCheck]]:
+        with Live(_table(self.results, "night 2: the first champion"), console=self.console, refresh_per_second=2) as live:
+            self.live = live
+            day = self.traffic[FIRST_NIGHT - 1].day
+            self._drive("daily_retrain", day, {"tune": False})
+            frozen = self._champion()
+            baseline = replay.nightly(day, checkout(), self.home)
+            before: ModelRef | None = None
+            with _server(self.home, self.log) as (url, key):
+                client = replay.Client(url, key)
+                for number, batch in enumerate(self.traffic[FIRST_NIGHT:], start=FIRST_NIGHT + 1):
+                    champion = self._champion()
+                    self._score(number, batch, client, frozen, champion, before, baseline)
+                    before = None
+                    if number < len(self.traffic):
+                        before, baseline = self._night(number, batch.day, champion)
+                client.close()
+        return self.results, self.checks
+
+    def _score(
+        self,
+        number: int,
+        batch: Traffic,
+        client: replay.Client,
+        frozen: ModelRef,
+        champion: ModelRef,
+        before: ModelRef | None,
+        baseline: replay.Nightly,
+    ) -> None:
+        """The day: everything is asked the same texts; the loop's answers are the server's. At night their labels come back."""
+        self._now(f"day {number}: {len(batch.texts)} requests")
+        _await_version(client, champion.version)
+        served, ids, version = client.classify(batch)
+        old_hand = replay.registered_answers(self.settings, self.home, frozen, batch.texts)
+        self.results.append(
+            DayResult(
+                day=number,
+                rows=len(batch.texts),
+                frozen=replay.macro_f1(batch.labels, old_hand),
+                nightly=replay.macro_f1(batch.labels, replay.answers(baseline.model, batch.texts)),
+                tfidf=replay.macro_f1(batch.labels, baseline.tfidf(batch.texts)),
+                loop=replay.macro_f1(batch.labels, served),
+                version=version,
+            )
+        )
+        if before is not None:
+            old = replay.registered_answers(self.settings, self.home, before, batch.texts)
+            gain, low, high, p_worse = replay.against(batch.labels, served, old, seed=self.settings.seed)
+            self.checks.append(PromotionCheck(version, number, round(gain, 4), round(low, 4), round(high, 4), p_worse))
+        client.feedback(ids, batch.labels)
+
+    def _night(self, number: int, day: date, champion: ModelRef) -> tuple[ModelRef | None, replay.Nightly]:
+        """Retune on what came back. Returns the replaced champion (if it was) and the ungated comparison."""
+        result = self.results[-1]
+        self._now(f"night {number}: nightly retraining without a gate")
+        loop.collect(self.settings, self.home, day)
+        baseline = replay.nightly(day, checkout(), self.home)
+        self._now(f"night {number}: feedback_retune")
+        self._drive("feedback_retune", day, {})
+        said = loop.SignalsOfDay.read(self.home / "feedback" / "signals" / f"{day}.json")
+        result.fired = [item.name for item in said.signals if item.fired]
+        result.drift = max((round(item.value, 3) for item in said.drift), default=None)
+        active = loop.history(self.home).active(day).patches
+        result.patches = [f"{item.key} -> {item.new}" for item in active if item.created == day.isoformat()]
+        result.verdict = self._verdict(day) if said.fired else "no signal"
+        now = self._champion()
+        if now.version == champion.version:
+            return None, baseline
+        result.promoted = now.version
+        return champion, baseline
+
+    def _verdict(self, day: date) -> str:
+        run = next(info for info in runs.listed(self.home) if info.dag == "daily_retrain" and info.as_of == day.isoformat())
+        return GateVerdict.read(Path(run.workspace) / "out" / "gate" / "verdict.json").verdict.value
+
+    def _champion(self) -> ModelRef:
+        model = snapshot.champion(self.settings, self.home).model
+        if model is None:
+            raise AutoGLMError(f"the first run promoted nothing; see {self.log}")
+        return model
+
+    def _drive(self, dag: str, day: date, conf: dict[str, Any]) -> None:
+        """One DagRun, and the runs it triggers, to their end."""
+        command = [sys.executable, "-m", "autoglm_airflow.drive", dag, "--logical-date", f"{day}", "--run-id", f"demo__{day}"]
+        command += ["--conf", json.dumps({"as_of": day.isoformat(), **conf})]
+        environment = {**os.environ, **airflow_environment(self.home, checkout())}
+        with self.log.open("ab") as sink:
+            code = subprocess.run(command, env=environment, stdout=sink, stderr=sink, check=False).returncode
+        if code != 0:
+            raise AutoGLMError(f"{dag} of {day} ended with exit {code}; see {self.log} and {self.home / 'airflow' / 'logs'}")
+
+    def _now(self, doing: str) -> None:
+        self.live.update(_table(self.results, doing))
+
+
+@contextmanager
+def _environment(place: Path) -> Iterator[None]:
+    """The demo's own $AUTOGLM_HOME, labels of the source only until night 2, and small studies."""
+    place.mkdir(parents=True)
+    settings = load(checkout() / "params.yaml")
+    if settings.data.path is not None:
+        raise UsageError("the demo replays the bundled dataset, but data.path names another; set it to null")
+    until = settings.data.epoch + timedelta(days=FIRST_NIGHT - 1)
+    mine = {f"{PREFIX}{key}": value for key, value in {**STUDY, "DATA__LABELLED_UNTIL": until.isoformat()}.items()}
+    mine |= {"AUTOGLM_HOME": str(place), "AUTOGLM_CHECKOUT": str(checkout()), "AUTOGLM_LOG_LEVEL": "WARNING"}
+    before = dict(os.environ)
+    os.environ.update(mine)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _server(place: Path, log: Path) -> Iterator[tuple[str, str]]:
+    """The real model server on a free loopback port. Yields its URL and key."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "autoglm_ops", "serve", "--model", "models:/autoglm@champion", "--port", str(port)]
+    with log.open("ab") as sink:
+        child = subprocess.Popen(command, stdout=sink, stderr=sink, start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _await_healthy(url, child, log)
+        yield url, (place / "serving" / "api-key").read_text(encoding="utf-8").split()[0]
+    finally:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGTERM)
+            child.wait(30)
+
+
+def _await_healthy(url: str, child: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
+    import httpx
+
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and child.poll() is None:
+        try:
+            if httpx.get(f"{url}/healthz", timeout=2).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.3)
+    raise TryAgain(f"the model server did not come up in {seconds:.0f} s; see {log}")
+
+
+def _await_version(client: replay.Client, version: int, seconds: float = 60) -> None:
+    """Wait for the morning: the server has picked the alias up."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if client.version() == version:
+            return
+        time.sleep(0.5)
+    raise TryAgain(f"the server did not pick up version {version} in {seconds:.0f} s")
+
+
+def _table(results: list[DayResult], doing: str) -> Table:
+    table = Table(
+        "day",
+        "frozen",
+        "nightly",
+        "tf-idf",
+        "loop",
+        "version",
+        "drift",
+        "signals",
+        "verdict",
+        "promoted",
+        box=None,
+        caption=doing,
+    )
+    for item in results:
+        scores = [f"{value:.3f}" for value in (item.frozen, item.nightly, item.tfidf)]
+        promoted = f"v{item.promoted}" if item.promoted else ""
+        drift = f"{item.drift:.2f}" if item.drift is not None else ""
+        cells = [str(item.day), *scores, f"[bold]{item.loop:.3f}[/]", f"v{item.version}", drift, " ".join(item.fired)]
+        table.add_row(*cells, item.verdict, promoted)
+    return table
+
+
+def _plot(results: list[DayResult], path: Path) -> None:
+    from autoglm_ops.evaluation import plots
+
+    names = {
+        "loop": "loop's champion",
+        "nightly": "nightly, no gate",
+        "tfidf": "nightly TF-IDF",
+        "frozen": "frozen after day 2",
+    }
+    lines = {label: [getattr(item, name) for item in results] for name, label in names.items()}
+    promoted = [item.day for item in results if item.promoted]
+    path.write_bytes(plots.replay([item.day for item in results], lines, promoted))
+
+
+def _say(said: dict[str, Any], folder: Path, console: Console) -> None:
+    means = said["mean_macro_f1"]
+    console.print(
+        f"mean macro-F1 over days {said['days'][0]}-{said['days'][1]}: " + ", ".join(f"{k} {v:.3f}" for k, v in means.items())
+    )
+    console.print(
+        f"the loop is {said['loop_above_frozen']:+.3f} against frozen and {-said['loop_below_nightly']:+.3f} against nightly"
+    )
+    worse = said["worse_next_day"]
+    console.print(f"{said['promotions']} promotions; worse on the next day: {', '.join(f'v{v}' for v in worse) or 'none'}")
+    console.print(f"{said['seconds']} s; plot: {folder / 'demo.png'}", soft_wrap=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(demo)
