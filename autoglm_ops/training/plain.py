@@ -37,7 +37,7 @@ class PlainEngine:
         for batch in batches:
             logits = self._module(input_ids=batch.ids, attention_mask=batch.mask).logits
             loss = cross_entropy(logits, batch.labels, label_smoothing=self._recipe.label_smoothing)
-            (loss / len(batches)).backward()
+            torch.autograd.backward(loss / len(batches))
             total += float(loss.detach()) / len(batches)
         torch.nn.utils.clip_grad_norm_(self._module.parameters(), self._recipe.gradient_clip)
         self._optimizer.step()
