@@ -71,6 +71,7 @@ class EvaluationReport(Record):
     confusion: dict[str, dict[str, int]]
     model_bytes: int
     champion_bytes: int | None
+    against_tfidf: Interval | None = None
     drift: tuple[DriftReport, ...] = ()
 
 

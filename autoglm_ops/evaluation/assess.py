@@ -63,7 +63,7 @@ def assess(answers: Answers, method: Method, sizes: Sizes, drift: tuple[DriftRep
     truth, candidate, champion = codes["truth"], codes["candidate"], codes.get("champion")
     own = {model: interval(method.metric, truth, labels, **options) for model, labels in codes.items() if model != "truth"}
     rival = None if champion is None else compare(method.metric, truth, candidate, champion, **options)
-    beaten = compare(method.metric, truth, candidate, codes["majority"], **options)
+    beaten, simple = (compare(method.metric, truth, candidate, codes[name], **options) for name in ("majority", "tfidf"))
     return EvaluationReport(
         metric=method.metric,
         rows=len(truth),
@@ -78,6 +78,7 @@ def assess(answers: Answers, method: Method, sizes: Sizes, drift: tuple[DriftRep
         confusion=confusion(truth, candidate, names),
         model_bytes=sizes.candidate,
         champion_bytes=sizes.champion,
+        against_tfidf=simple.difference,
         drift=drift,
     )
 

@@ -31,6 +31,6 @@ def tfidf(texts: Sequence[str], labels: Sequence[str], weights: Sequence[float],
     from sklearn.linear_model import LogisticRegression
 
     vectoriser = TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True, max_features=FEATURES)
-    model = LogisticRegression(C=10.0, max_iter=200, tol=1e-3)
+    model = LogisticRegression(C=10.0, max_iter=1000, tol=1e-5)
     model.fit(vectoriser.fit_transform(texts), labels, sample_weight=list(weights))
     return [str(label) for label in model.predict(vectoriser.transform(asked))]

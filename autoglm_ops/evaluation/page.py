@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,11 @@ HEADLINES = {
     Verdict.PROMOTE: "▲ Promote: the candidate is better",
     Verdict.REJECT: "▼ Reject: the candidate must not replace the champion",
     Verdict.INSUFFICIENT: "● Insufficient evidence: the champion stays",
+}
+FIRST = {
+    Verdict.PROMOTE: "▲ Promote: the first champion",
+    Verdict.REJECT: "▼ Reject: no champion yet, and this is none",
+    Verdict.INSUFFICIENT: "● Insufficient evidence: there is no champion yet",
 }
 
 
@@ -51,12 +56,10 @@ def page(material: Material) -> dict[str, Any]:
 
 def _head(material: Material) -> dict[str, Any]:
     verdict, dataset = material.verdict, material.dataset
-    headline = HEADLINES[verdict.verdict]
-    if verdict.verdict is not Verdict.PROMOTE and material.champion.model is None:
-        headline = headline.replace("replace the champion", "be released").replace("the champion stays", "nothing is released")
+    headlines = HEADLINES if material.champion.model else FIRST
     return {
         "verdict": verdict.verdict.value,
-        "headline": headline,
+        "headline": headlines[verdict.verdict],
         "reasons": [_reason(reason) for reason in verdict.reasons],
         "policy": verdict.policy,
         "first_day": dataset.first_day,
@@ -80,21 +83,20 @@ def _evaluation(report: EvaluationReport, champion: Champion) -> dict[str, Any]:
         "models": list(_models(report, champion)),
         "slices": [_slice(part) for part in report.slices],
         "labels": names,
-        "confusion": [{"name": truth, "cells": _cells(report.confusion[truth], names)} for truth in names],
+        "confusion": [_label(report.confusion, truth) for truth in names],
         "drift": [row.model_dump() | {"value": number(row.value), "threshold": f"{row.threshold:g}"} for row in report.drift],
     }
 
 
-def _models(report: EvaluationReport, champion: Champion) -> Iterable[dict[str, Any]]:
+def _models(report: EvaluationReport, champion: Champion) -> Iterator[dict[str, Any]]:
     yield _model("candidate", report.candidate, None, report.model_bytes) | {"own": True}
     if report.champion is not None:
         name = f"champion {champion.model.name} v{champion.model.version}" if champion.model else "champion"
         yield _model(name, report.champion, report.against_champion, report.champion_bytes)
     titles = {"tfidf": "TF-IDF + logistic regression", "majority": "majority class"}
     for name, own in sorted(report.baselines.items(), key=lambda item: -item[1].estimate):
-        paired = report.against_majority if name == "majority" else None
-        row = _model(titles.get(name, name), own, paired, None)
-        yield row if paired else row | arrow(report.candidate.estimate - own.estimate)
+        paired = report.against_majority if name == "majority" else report.against_tfidf
+        yield _model(titles.get(name, name), own, paired, None)
 
 
 def _model(name: str, own: Interval, difference: Interval | None, size: int | None) -> dict[str, Any]:
@@ -115,23 +117,28 @@ def _slice(part: SliceResult) -> dict[str, Any]:
     return {"name": name, "rows": f"{part.rows:,}", "candidate": number(part.candidate), **rival, **arrow(part.difference)}
 
 
-def arrow(difference: Interval | float | None) -> dict[str, str]:
+def arrow(difference: Interval | None) -> dict[str, str]:
     """Arrow, tone and text of a difference in the candidate's favour: an interval must be wholly on one side of zero."""
     if difference is None:
         return {"arrow": "", "tone": "level", "difference": ""}
-    if isinstance(difference, float):
-        low = high = difference
-        words = f"{difference:+.3f}"
-    else:
-        low, high = difference.low, difference.high
-        words = f"{difference.estimate:+.3f} [{low:+.3f}, {high:+.3f}]"
+    low, high = difference.low, difference.high
     sign, tone = ("▲", "up") if low > 0 else ("▼", "down") if high < 0 else ("●", "level")
-    return {"arrow": sign, "tone": tone, "difference": words}
+    return {"arrow": sign, "tone": tone, "difference": f"{difference.estimate:+.3f} [{low:+.3f}, {high:+.3f}]"}
 
 
-def _cells(row: Mapping[str, int], names: Iterable[str]) -> list[dict[str, str]]:
-    total = max(sum(row.values()), 1)
-    return [{"count": f"{row[name]:,}", "share": f"{row[name] / total:.3f}"} for name in names]
+def _label(counts: Mapping[str, Mapping[str, int]], truth: str) -> dict[str, Any]:
+    """One true label: how its rows were answered, and its precision, recall and F1."""
+    row, right = counts[truth], counts[truth][truth]
+    actual, said = sum(row.values()), sum(other[truth] for other in counts.values())
+    return {
+        "name": truth,
+        "cells": [{"count": f"{row[name]:,}", "share": f"{row[name] / max(actual, 1):.3f}"} for name in counts],
+        "scores": [_ratio(right, said), _ratio(right, actual), _ratio(2 * right, actual + said)],
+    }
+
+
+def _ratio(part: int, whole: int) -> str:
+    return number(part / whole) if whole else "–"
 
 
 def _data(material: Material) -> dict[str, Any]:
@@ -177,29 +184,43 @@ def _tuning(report: TuningReport) -> dict[str, Any]:
             for trial in report.trials
         ],
         "tuning_reasons": report.reasons,
+        "tuned": set(report.best),
         "chosen": [(key, text(value)) for key, value in sorted(report.best.items())],
     }
 
 
 def _training(record: TrainingRecord, plan: ParallelPlan) -> dict[str, Any]:
-    memory = sum(plan.memory_bytes.values())
     kept = dict(record.validation).get(record.best_step)
     return {
         "training": [
             ("architecture", f"{record.architecture}, {record.parameters:,} parameters"),
-            ("steps", f"{record.steps:,} ({record.epochs:g} epochs)"),
+            ("steps", f"{record.steps:,} ({record.epochs:.3g} epochs)"),
             ("seen", f"{record.samples:,} rows, {record.tokens:,} tokens"),
             ("kept", f"step {record.best_step}" + ("" if kept is None else f", validation {number(kept)}")),
         ],
         "plan": [
             ("layout", f"{plan.ranks} ranks on {plan.device}, ZeRO stage {plan.zero_stage}, {plan.precision}"),
             ("batch", f"{plan.ranks} × {plan.micro_batch} × {plan.accumulation} = {plan.global_batch}"),
-            ("memory per rank", f"{megabytes(memory)}, {'fits' if plan.fits else 'does not fit'}"),
+            ("memory per rank", _memory(plan)),
         ],
         "plan_reasons": plan.reasons,
-        "settings": [(key, text(value)) for key, value in sorted(record.settings.items())],
+        "settings": [(key, text(value)) for key, value in _flat(record.settings)],
         "weights": record.weights_sha256[:12],
     }
+
+
+def _memory(plan: ParallelPlan) -> str:
+    parts = [f"{name} {megabytes(size)}" for name, size in plan.memory_bytes.items() if name != "usable"]
+    return f"{', '.join(parts)}: {'fits' if plan.fits else 'does not fit'}"
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted leaves, sorted."""
+    for key, value in sorted(tree.items()):
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def number(value: float) -> str:

@@ -17,11 +17,11 @@ from autoglm_ops.evaluation.page import Material, page
 MARKER = "<!-- autoglm:run -->"
 """Stands once in every report, where the run's own facts go."""
 
-PLOTS = ("days", "confusion", "reliability", "trials", "training")
+PLOTS = ("days", "reliability", "trials", "training")
 
 
 def render_html(material: Material, plots: Mapping[str, bytes]) -> str:
-    """The page, with the PNGs of `plots` (by the names in PLOTS) inlined; one that is not given is left out."""
+    """The page, with the PNGs of `plots` inlined where it has a place for them (PLOTS); one that is not given is left out."""
     images = {name: base64.b64encode(plots[name]).decode() for name in PLOTS if name in plots}
     return _render("report.html.j2", page=page(material), plots=images)
 
