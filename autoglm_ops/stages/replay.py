@@ -201,7 +201,7 @@ def verdict(results: Sequence[DayResult], checks: Sequence[PromotionCheck], firs
     late = [result for result in results if result.day >= first] or list(results)
 
     def mean(name: str) -> float:
-        return sum(getattr(result, name) for result in late) / len(late)
+        return float(sum(getattr(result, name) for result in late) / len(late))
 
     worse = holm([check.p_worse for check in checks])
     means = {name: round(mean(name), 4) for name in ("frozen", "nightly", "tfidf", "loop")}
