@@ -18,5 +18,5 @@ class AutoGLMPlugin(AirflowPlugin):
     """Found by Airflow in the plugins folder."""
 
     name = "autoglm"
-    operator_extra_links = [ReportLink(), MLflowLink()]  # noqa: RUF012 - Airflow's own way of declaring
-    fastapi_apps = [{"app": pages, "url_prefix": "/autoglm", "name": "AutoGLM Ops"}]  # noqa: RUF012
+    operator_extra_links = [ReportLink(), MLflowLink()]
+    fastapi_apps = [{"app": pages, "url_prefix": "/autoglm", "name": "AutoGLM Ops"}]

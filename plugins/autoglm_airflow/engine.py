@@ -121,7 +121,7 @@ def _end(session: Session, dag: DAG, run: DagRun, watch: bool) -> EndedRun:
         _resume(session, run)
         _loop(session, dag, run)
     tasks = sum(ti.duration or 0.0 for ti in run.get_task_instances(session=session))
-    return EndedRun(run.dag_id, run.run_id, str(run.state.value), time.monotonic() - started, tasks)
+    return EndedRun(run.dag_id, run.run_id, DagRunState(run.state).value, time.monotonic() - started, tasks)
 
 
 def _watch(session: Session, run: DagRun) -> None:

@@ -88,6 +88,7 @@ def execute(run: str, stage: str, attempt: int) -> int:
 
 words = sys.argv[1:]
 attempt = called(words)
+time.sleep(PLAN.get("sleep", {}).get(words[0], 0) if attempt == 1 else 0)
 match words[:2]:
     case ["runs", "open"]:
         open_run(words)

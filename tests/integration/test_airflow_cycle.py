@@ -1,0 +1,170 @@
+"""Whole DagRuns on Airflow's own database, against a command line that keeps the contract and does no work."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoglm_ops.cli.airflow import airflow_environment
+from autoglm_ops.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+FAKE = ROOT / "tests" / "dags" / "fake"
+
+
+class Airflow:
+    """Drives DAGs here, in one process; every test has a home of its own, all share one database."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def plan(self, **plan: Any) -> None:
+        (self.home / "plan.json").write_text(json.dumps(plan))
+
+    def lines(self, name: str) -> list[Any]:
+        path = self.home / name
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def stages(self) -> list[str]:
+        return [words[3] for words in self.lines("calls.jsonl") if words[:2] == ["runs", "exec"]]
+
+    def drive(self, dag: str, run_id: str, conf: dict[str, Any] | None = None, day: int = 1) -> Any:
+        from autoglm_airflow import engine
+
+        return engine.drive(dag, conf or {}, datetime(2026, 1, day, tzinfo=UTC), run_id)
+
+    def tasks(self, dag: str, run_id: str) -> dict[str, tuple[str, int]]:
+        """State and tries of every task instance, as Airflow's database has them."""
+        from airflow import settings
+        from airflow.models.taskinstance import TaskInstance
+        from sqlalchemy import select
+
+        with settings.Session() as session:
+            found = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == dag, TaskInstance.run_id == run_id))
+            return {
+                ti.task_id: (str(ti.state.value if hasattr(ti.state, "value") else ti.state), ti.try_number) for ti in found
+            }
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """In a process where Airflow was imported before, its home is fixed already: then that one is used."""
+    home = Path(os.environ["AIRFLOW_HOME"]).parent if "airflow" in sys.modules else tmp_path_factory.mktemp("airflow")
+    return airflow_environment(home, ROOT) | {"AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1", "AUTOGLM_CHECKOUT": str(FAKE)}
+
+
+@pytest.fixture
+def airflow(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow]:
+    mine = environment | {"AUTOGLM_HOME": str(tmp_path), "AUTOGLM_EVENTS": str(tmp_path / "events.jsonl")}
+    for name, value in mine.items():
+        monkeypatch.setenv(name, value)
+    handlers = signal.getsignal(signal.SIGTERM)
+    yield Airflow(tmp_path)
+    signal.signal(signal.SIGTERM, handlers)
+
+
+def test_75_is_retried_and_3_is_not_and_a_failed_run_finishes_its_own_work(airflow: Airflow):
+    airflow.plan(exits={"validate": [75, 3]}, verdict="reject")
+    (ended,) = airflow.drive("daily_retrain", "manual__refused", {"as_of": "2026-01-14"})
+    assert ended.state == "failed"
+    tasks = airflow.tasks("daily_retrain", "manual__refused")
+    assert tasks["validate"] == ("failed", 2)
+    assert tasks["summary"][0] == "upstream_failed"
+    states = [line["state"] for line in airflow.lines("events.jsonl") if line["task"] == "validate"]
+    assert states == ["running", "up_for_retry", "running", "failed"]
+    (notice,) = airflow.lines("notices.jsonl")
+    assert (notice["task"], notice["reason"]) == ("validate", "exit 3: validate was told to end with 3")
+
+    airflow.plan(verdict="reject")
+    (ended,) = airflow.drive("daily_retrain", "manual__refused")
+    assert ended.state == "success"
+    stages = airflow.stages()
+    assert (stages.count("ingest"), stages.count("validate")) == (1, 3)
+    tasks = airflow.tasks("daily_retrain", "manual__refused")
+    assert {name for name, (state, _) in tasks.items() if state == "skipped"} == {"approval", "promote", "deploy"}
+    assert {tasks["report"][0], tasks["summary"][0]} == {"success"}
+
+    (ended,) = airflow.drive("daily_retrain", "manual__refused")
+    assert ended.state == "success"
+    assert airflow.stages() == stages
+
+
+def test_nothing_to_do_is_a_green_run(airflow: Airflow):
+    airflow.plan(decision="champion")
+    (ended,) = airflow.drive("daily_retrain", "manual__nothing", day=3)
+    assert ended.state == "success"
+    assert airflow.stages() == []
+    tasks = airflow.tasks("daily_retrain", "manual__nothing")
+    assert tasks.pop("open_run")[0] == "success"
+    assert {state for state, _ in tasks.values()} == {"skipped"}
+
+
+def test_the_loop_ends_where_nothing_fired(airflow: Airflow):
+    airflow.plan(fired=False)
+    (ended,) = airflow.drive("feedback_retune", "manual__quiet", day=4)
+    assert ended.state == "success"
+    assert airflow.stages() == []
+
+
+def test_the_loop_triggers_one_retraining_with_the_winner_and_it_is_run(airflow: Airflow):
+    airflow.plan(exits={"plan": [75, 0]})
+    retune, retrain = airflow.drive("feedback_retune", "manual__loop", day=5)
+    assert (retune.dag, retune.state, retrain.dag, retrain.state) == ("feedback_retune", "success", "daily_retrain", "success")
+    opened = [words for words in airflow.lines("calls.jsonl") if words[:2] == ["runs", "open"]]
+    assert opened[1][2:] == [
+        "--dag=daily_retrain", "--dag-run-id=feedback_retune__manual__loop", "--as-of=2026-01-05",
+        "--set=train.learning_rate=0.002", "--set=tune.enabled=false", "--json",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dag", "conf", "message"),
+    [
+        ("no_such_dag", {}, "known: daily_retrain"),
+        ("train_on_demand", {"epochs": -1}, "epochs"),
+        ("train_on_demand", {"epoch": 1}, "unknown parameter 'epoch'"),
+    ],
+)
+def test_a_wrong_call_is_refused_before_any_work(airflow: Airflow, dag: str, conf: dict[str, Any], message: str):
+    with pytest.raises(UsageError, match=message):
+        airflow.drive(dag, "manual__wrong", conf)
+    assert airflow.lines("calls.jsonl") == []
+    assert airflow.tasks(dag, "manual__wrong") == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_leaves_no_child_and_is_gone_on_with(
+    airflow: Airflow, environment: dict[str, str], number: signal.Signals
+):
+    from autoglm_ops.cluster.process import marked
+
+    run_id, mark = f"manual__killed_{number.name}", f"mark-of-{number.name}"
+    airflow.plan(sleep={"monitor": 300}, alerts=[{"name": "drift", "message": "psi"}])
+    command = [sys.executable, "-m", "autoglm_airflow.drive", "monitor_production", "--run-id", run_id]
+    child = subprocess.Popen(
+        command, env={**os.environ, "AUTOGLM_JOB_MARKS": mark}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    limit = time.monotonic() + 60
+    while not airflow.lines("calls.jsonl"):
+        assert time.monotonic() < limit and child.poll() is None, child.communicate()
+        time.sleep(0.1)
+    child.send_signal(number)
+    child.communicate(timeout=30)
+    assert child.returncode == (143 if number is signal.SIGTERM else -9)
+    limit = time.monotonic() + 10
+    while list(marked(mark)) and time.monotonic() < limit:
+        time.sleep(0.1)
+    assert list(marked(mark)) == []
+    (ended,) = airflow.drive("monitor_production", run_id)
+    assert ended.state == "success"
+    assert airflow.tasks("monitor_production", run_id) == {"monitor": ("success", 2), "alert": ("success", 1)}
