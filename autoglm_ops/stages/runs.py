@@ -176,7 +176,12 @@ def _environment(root: Path) -> dict[str, str]:
     """The child's environment: overrides were resolved into params.yaml when the run was opened, so only placement stays."""
     place = tuple(f"{PREFIX}{section.upper()}__" for section in PLACEMENT)
     kept = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX) or key.startswith(place)}
-    return {**kept, "PYTHONPATH": str(root), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return {
+        **kept,
+        "AUTOGLM_CHECKOUT": str(root),
+        "PYTHONPATH": str(root),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+    }
 
 
 def close_run(run: str, home: Path) -> Closed:
