@@ -28,7 +28,6 @@ class Version:
 
     model: ModelRef
     tags: dict[str, str]
-    aliases: tuple[str, ...]
     run_id: str
 
 
@@ -131,7 +130,7 @@ class Registry:
     def _version(self, found: Any) -> Version:
         tags = dict(found.tags)
         model = ModelRef(name=found.name, version=int(found.version), digest=tags.get(DIGEST, ""))
-        return Version(model=model, tags=tags, aliases=tuple(found.aliases or ()), run_id=found.run_id or "")
+        return Version(model=model, tags=tags, run_id=found.run_id or "")
 
 
 def _checked(version: Version) -> ModelRef:
