@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from autoglm_ops.contracts.record import locked
 from autoglm_ops.errors import Tampered, TryAgain, UsageError
 
 FORMAT = 1
@@ -125,19 +126,29 @@ def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found not in (0, FORMAT):
+        if _format(connection) == 0:
+            _lay_out(connection, path)
+        if (found := _format(connection)) != FORMAT:
             raise UsageError(
                 f"{path} has format {found}, this version reads {FORMAT}; use the version of autoglm that wrote it"
             )
-        if found == 0:
-            connection.executescript(_SCHEMA + f"PRAGMA user_version = {FORMAT};")
+        connection.execute("PRAGMA synchronous = FULL")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _lay_out(connection: sqlite3.Connection, path: Path) -> None:
+    """Make a new file ours, one process at a time: SQLite does not wait, but fails, when two turn one file to WAL at once."""
+    with locked(path.with_name(f".{path.name}.lock")):
+        if _format(connection) == 0:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(_SCHEMA + f"PRAGMA user_version = {FORMAT};")
+
+
+def _format(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _nothing() -> sqlite3.Connection:

@@ -23,6 +23,10 @@ from autoglm_ops.serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
+PADDED_TOGETHER = 8
+"""Texts of like length per forward pass. 32 random reviews cost 2.8 ms a text when all are padded to the longest, and 1.5 ms in
+eights sorted by length (one core, the default model)."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -119,9 +123,7 @@ class Batcher:
         loaded = self._current()
         texts = [text for job in jobs for text in job.texts]
         started = time.perf_counter()
-        work = asyncio.get_running_loop().run_in_executor(
-            self._thread, predict, loaded.classifier, texts, self._policy.max_batch
-        )
+        work = asyncio.get_running_loop().run_in_executor(self._thread, predict, loaded.classifier, texts, PADDED_TOGETHER)
         await asyncio.wait([work])  # as a value: a batch that fails must fail its own requests and nothing else
         self._metrics.batch(len(texts), time.perf_counter() - started)
         error = work.exception()

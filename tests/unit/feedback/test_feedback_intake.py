@@ -197,13 +197,20 @@ def test_many_threads_write_and_none_is_lost(intake: Intake) -> None:
     assert len(intake.predictions()) == 300
 
 
-def test_two_processes_may_hold_the_file(intake: Intake) -> None:
-    other = Intake(intake.path)
-    futures = [writer.remember([answer(f"{name}{n}")]) for n in range(50) for name, writer in (("a", intake), ("b", other))]
-    for future in futures:
-        future.result(30)
-    other.close()
-    assert len(intake.predictions()) == 100
+def test_many_open_the_new_file_at_once(tmp_path: Path) -> None:
+    """Each with a connection of its own, as processes have; a server starts while a stage reads."""
+    for turn in range(5):
+        path = tmp_path / str(turn) / "requests.db"
+        intakes = [Intake(path) for _ in range(6)]
+        futures = [intake.remember([answer(f"{n}-{place}")]) for n in range(20) for place, intake in enumerate(intakes)]
+        while not path.exists():
+            pass
+        assert len(Intake(path).predictions()) <= 120
+        for future in futures:
+            future.result(30)
+        assert len(Intake(path).predictions()) == 120
+        for intake in intakes:
+            intake.close()
 
 
 def test_what_was_confirmed_survives_a_kill(tmp_path: Path) -> None:
