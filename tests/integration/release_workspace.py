@@ -129,22 +129,27 @@ def _complete(root: Path, name: str, run: str, started: float) -> None:
     ).write(runner.completion_path(root, name))  # fmt: skip
 
 
-def race(count: int, action: Callable[[], str]) -> list[str]:
-    """What `action` says in each of `count` forked processes that start it together."""
+def race(count: int, prepare: Callable[[], Callable[[], str]]) -> list[str]:
+    """What the action that `prepare` makes says in each of `count` forked processes: all prepare, then all act at once."""
     gate_out, gate_in = os.pipe()
+    ready_out, ready_in = os.pipe()
     children = []
     for _ in range(count):
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(gate_in)
-            os.read(gate_out, 1)  # returns when the parent opens the gate
             try:
+                action = prepare()
+                os.write(ready_in, b"r")
+                os.read(gate_out, 1)  # returns when the parent opens the gate
                 os.write(writer, action().encode())
             finally:
                 os._exit(0)
         os.close(writer)
         children.append((child, reader))
+    for _ in range(count):
+        os.read(ready_out, 1)
     os.close(gate_in)
     answers = [os.read(reader, 4096).decode() for _, reader in children]
     for child, _ in children:

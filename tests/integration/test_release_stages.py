@@ -197,7 +197,7 @@ def test_what_may_not_be_promoted_is_registered_and_says_why(
     }  # fmt: skip
 
 
-def test_eight_racing_promotions_make_one_line(make: Make, home: Path, tmp_path: Path) -> None:
+def test_eight_racing_promotions_make_one_line(make: Make, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make(Plot(run="run1"))
     effects(root, "track", "register")
     racing = tmp_path / "racing"  # a copy, so that no process shares an open database with this one
@@ -205,7 +205,13 @@ def test_eight_racing_promotions_make_one_line(make: Make, home: Path, tmp_path:
     there = racing / "runs" / "run1"
     Workplace.read(root / ".workspace.json").model_copy(update={"home": str(racing)}).write(there / ".workspace.json")
     context = runner._context(graph.find("promote"), there, load(there / "params.yaml", environ={}), {})
-    answers = race(8, lambda: "; ".join(promote.run(context).reasons))
+
+    def prepare() -> Callable[[], str]:
+        connected = registry(there, racing)
+        monkeypatch.setattr(releasing, "open_registry", lambda *_: connected)
+        return lambda: "; ".join(promote.run(context).reasons)
+
+    answers = race(8, prepare)
     assert sorted(answers) == ["better: by 0.02"] + ["this run promoted it before"] * 7
     assert len(Ledger(racing / "ledger.jsonl").lines()) == 1
     assert champion(there, racing).model.version == 1
