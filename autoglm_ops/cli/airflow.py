@@ -43,7 +43,8 @@ def airflow_environment(home: Path, checkout: Path, port: int = 8080) -> dict[st
         "AUTOGLM_PYTHON": sys.executable,
         "PYTHONPATH": os.pathsep.join(path),
         "AIRFLOW_HOME": str(root),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{root / 'airflow.db'}",
+        # SQLite's own patience with another writer is 5 s, which a busy machine outlasts.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{root / 'airflow.db'}?timeout=60",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(root / "logs"),
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": str(os.cpu_count() or 1),
@@ -150,15 +151,8 @@ def _start(airflow_port: int, mlflow_port: int, serving_port: int, model: str, t
     environment["AUTOGLM_MLFLOW_URL"] = f"http://{HOST}:{mlflow_port}"
     environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seven idle processes, 1.5 GB, for jobs nobody here submits
     python = sys.executable
-    # As one process before the four that would race to make it.
-    subprocess.run(
-        [python, "-c", "from autoglm_airflow.bundle import migrate; migrate()"],
-        env=environment,
-        check=True,
-        capture_output=True,
-    )
+    _prepare(environment, place, tracking)
     uri = tracking or f"sqlite:///{place / 'mlflow' / 'mlflow.db'}"
-    (place / "mlflow").mkdir(exist_ok=True)
     mlflow = ["server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1", "--backend-store-uri", uri]
     mlflow += ["--artifacts-destination", (place / "mlflow" / "artifacts").as_uri()]
     serve = [
@@ -187,6 +181,24 @@ def _start(airflow_port: int, mlflow_port: int, serving_port: int, model: str, t
         started = (*started, service)
         Services(services=started).write(place / "up.json")
     return started
+
+
+def _prepare(environment: dict[str, str], place: Path, tracking: str | None) -> None:
+    """Make both databases, side by side, before the servers that would race to make them. Raises AutoGLMError."""
+    steps = {
+        "Airflow's database": "from autoglm_airflow.bundle import migrate; migrate()",
+        "MLflow's database": f"from pathlib import Path; from autoglm_ops.tracking.mlflow import connect; connect({tracking!r}, Path({str(place)!r}))",
+    }
+    children = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for name, code in steps.items()
+    }
+    said = {name: child.communicate()[0] for name, child in children.items()}
+    for name, child in children.items():
+        if child.returncode != 0:
+            raise AutoGLMError(f"{name} could not be made:\n" + "\n".join(said[name].splitlines()[-15:]))
 
 
 def _stop(known: tuple[Service, ...]) -> list[str]:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -97,19 +97,18 @@ class ChildProcess:
             pump.join(timeout=5)
 
     def _alive(self) -> bool:
-        return self._process.poll() is None or any(True for _ in self._members())
+        return self._process.poll() is None or bool(self._members())
 
     def _signal(self, number: signal.Signals) -> None:
         """Once to each: a second TERM would interrupt the clean-up that the first one began."""
         for pid in self._members():
             kill(pid, number)
 
-    def _members(self) -> Iterator[int]:
+    def _members(self) -> list[int]:
         """Living processes of this job, the child itself included; where only its group is known, that as one (negative)."""
         if LINUX:
-            yield from marked(self._mark, group=self.pid)
-        elif self._process.poll() is None or kill(-self.pid, 0):
-            yield -self.pid
+            return marked(self._mark, group=self.pid)
+        return [-self.pid] if self._process.poll() is None or kill(-self.pid, 0) else []
 
     def _pump(self, stream: IO[bytes] | None, name: str, sink: Sink) -> threading.Thread:
         def run() -> None:
@@ -123,20 +122,31 @@ class ChildProcess:
         return thread
 
 
-def marked(mark: str, group: int | None = None) -> Iterator[int]:
-    """Living processes with `mark` in their environment, or in the process group `group`. Linux only: empty elsewhere."""
-    for entry in Path("/proc").iterdir() if LINUX else ():
-        if entry.name.isdigit() and _is_of(entry, mark.encode(), group):
-            yield int(entry.name)
+def marked(mark: str, group: int | None = None) -> list[int]:
+    """Living processes with `mark` in their environment or in the process group `group`, and all below them. Linux only.
+
+    The parents are followed too because a process that changes its title (Airflow's do) writes over its environment.
+    """
+    table = {int(entry.name): row for entry in _processes() if (row := _look(entry, mark.encode(), group))}
+    ours = {pid for pid, (_, found) in table.items() if found}
+    while below := {pid for pid, (parent, _) in table.items() if parent in ours} - ours:
+        ours |= below
+    return sorted(ours)
 
 
-def _is_of(entry: Path, mark: bytes, group: int | None) -> bool:
+def _processes() -> list[Path]:
+    return [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()] if LINUX else []
+
+
+def _look(entry: Path, mark: bytes, group: int | None) -> tuple[int, bool] | None:
+    """A living process: its parent, and whether it is marked or in the group. A zombie has nothing left to end."""
     try:
-        # After the name in brackets: state, parent, process group. A zombie has nothing left to end.
-        state, _, found = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:3]
-        return state not in (b"Z", b"X") and (int(found) == group or mark in (entry / "environ").read_bytes())
+        state, parent, found = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:3]  # proc(5), after the name
+        if state in (b"Z", b"X"):
+            return None
+        return int(parent), int(found) == group or mark in (entry / "environ").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False
+        return None
 
 
 def _die_with_parent() -> None:

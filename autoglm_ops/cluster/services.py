@@ -73,14 +73,16 @@ def stop(services: Sequence[Service], grace: float = 15.0) -> list[str]:
     return names
 
 
-def _left(service: Service) -> bool:
-    return is_alive(service) or any(True for _ in marked(service.mark))
+def _left(service: Service) -> list[int]:
+    """Living processes of the service. Its group counts unless the pid, and so the group's number, is somebody else's now."""
+    ours = start_time(service.pid) in (None, service.started)
+    if LINUX:
+        return marked(service.mark, group=service.pid if ours else None)
+    return [-service.pid] if is_alive(service) else []
 
 
 def _signal(service: Service, number: signal.Signals) -> None:
-    """Once to each process of the service; where marks cannot be read, to its group."""
-    pids = list(marked(service.mark)) if LINUX else [-service.pid] if is_alive(service) else []
-    for pid in pids:
+    for pid in _left(service):
         kill(pid, number)
 
 

@@ -49,7 +49,7 @@ def child(code: str, *words: str, sink: Lines | None = None, grace: float = 0.5)
 
 
 def left(process: ChildProcess) -> list[int]:
-    return list(marked(process._mark, process.pid))
+    return marked(process._mark, process.pid)
 
 
 def test_lines_of_both_streams_and_the_exit_code_arrive():

@@ -37,9 +37,29 @@ def test_stop_ends_all_of_it_and_only_it(tmp_path: Path):
     assert services.is_alive(ours)
     assert services.stop([ours], grace=0.5) == ["server"]
     assert not services.is_alive(ours)
-    assert list(marked(ours.mark)) == []
+    assert marked(ours.mark) == []
     assert services.is_alive(other)
     services.stop([other], grace=0.5)
+
+
+RENAMED = """
+import ctypes, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env={}, start_new_session=True)
+fields = open("/proc/self/stat").read().rpartition(")")[2].split()
+start, end = int(fields[47]), int(fields[48])  # env_start, env_end
+ctypes.memset(start, 0, end - start)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_server_that_wiped_its_environment_is_stopped_with_its_children(tmp_path: Path):
+    service = start(tmp_path, RENAMED)
+    assert marked(service.mark) == []
+    assert len(marked(service.mark, group=service.pid)) == 2
+    assert services.stop([service], grace=5) == ["server"]
+    assert not services.is_alive(service)
 
 
 def test_a_pid_that_is_somebody_elses_now_is_left_alone(tmp_path: Path):

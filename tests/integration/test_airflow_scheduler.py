@@ -1,0 +1,179 @@
+"""The same DAGs under Airflow's scheduler: `autoglm up`, a run by REST, a person's approval, `autoglm down`. Minutes, so: nightly."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoglm_ops.cluster.process import marked
+from autoglm_ops.cluster.services import Services
+
+ROOT = Path(__file__).parents[2]
+FAKE = ROOT / "tests" / "dags" / "fake" / "autoglm_ops"
+CLI = "import typer; from autoglm_ops.cli import airflow; app = typer.Typer(); airflow.add_to(app); app()"
+
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Api:
+    """Airflow's REST API, as the admin whose password `up` made."""
+
+    def __init__(self, home: Path, port: int) -> None:
+        self.base = f"http://127.0.0.1:{port}"
+        password = json.loads((home / "airflow" / "passwords.json").read_text())["admin"]
+        self.token = self.call("POST", "/auth/token", {"username": "admin", "password": password})[1]["access_token"]
+
+    def call(self, method: str, path: str, body: Any = None, *, signed: bool = True) -> tuple[int, Any]:
+        headers = {"Content-Type": "application/json"}
+        if signed and hasattr(self, "token"):
+            headers["Authorization"] = f"Bearer {self.token}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.base + path, data=data, headers=headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                code, raw = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            code, raw = error.code, error.read()
+        try:
+            return code, json.loads(raw)
+        except ValueError:
+            return code, raw.decode(errors="replace")
+
+    def trigger(self, dag: str, conf: dict[str, Any]) -> str:
+        code, answer = self.call("POST", f"/api/v2/dags/{dag}/dagRuns", {"logical_date": None, "conf": conf})
+        assert code == 200, answer
+        return str(answer["dag_run_id"])
+
+    def state(self, dag: str, run: str) -> str:
+        return str(self.call("GET", f"/api/v2/dags/{dag}/dagRuns/{run}")[1]["state"])
+
+
+def until(what: Callable[[], Any], seconds: float = 240) -> Any:
+    limit = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < limit
+        time.sleep(1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Api, dict[str, str], list[str]]]:
+    checkout, home = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("home")
+    for name, target in {"dags": ROOT / "dags", "plugins": ROOT / "plugins", "autoglm_ops": FAKE}.items():
+        (checkout / name).symlink_to(target)
+    port, mlflow, serving = free_port(), free_port(), free_port()
+    shutil.copy(ROOT / "params.yaml", checkout)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AUTOGLM"))} | {
+        "AUTOGLM_HOME": str(home),
+        "AUTOGLM_CHECKOUT": str(checkout),
+        "AUTOGLM__SERVING__PORT": str(serving),
+    }
+    (home / "plan.json").write_text(json.dumps({"fired": False}))
+    command = [sys.executable, "-c", CLI]
+    ports = ["--airflow-port", str(port), "--mlflow-port", str(mlflow)]
+    said = subprocess.run([*command, "up", *ports], env=environment, capture_output=True, text=True, check=False, timeout=400)
+    assert said.returncode == 0, said.stderr
+    assert "admin / " in said.stdout
+    known = Services.read(home / "up.json").services
+    yield home, Api(home, port), environment, ports
+    subprocess.run([*command, "down"], env=environment, check=True, timeout=120)
+    assert [service.name for service in known if marked(service.mark, service.pid)] == []
+    assert not (home / "up.json").exists()
+
+
+def test_a_second_up_says_so_and_nothing_listens_beyond_this_machine(up: Any):
+    home, _, environment, ports = up
+    again = subprocess.run(
+        [sys.executable, "-c", CLI, "up", *ports], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "already up" in again.stdout
+    assert "admin / " not in again.stdout
+    marks = {pid for service in Services.read(home / "up.json").services for pid in marked(service.mark, service.pid)}
+    for pid in marks:
+        inodes = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+        for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                assert fields[1].startswith("0100007F:"), f"pid {pid} listens on {fields[1]}"
+
+
+def test_a_run_by_rest_goes_through_and_its_report_needs_a_login(up: Any):
+    home, api, _, _ = up
+    code, answer = api.call("POST", "/api/v2/dags/train_on_demand/dagRuns", {"logical_date": None, "conf": {"epochs": -1}})
+    assert code == 400
+    assert "epochs" in str(answer)
+    run = api.trigger("train_on_demand", {"epochs": 1, "learning_rate": 0.001})
+    until(lambda: api.state("train_on_demand", run) in ("success", "failed"))
+    assert api.state("train_on_demand", run) == "success"
+    opened = [json.loads(line) for line in (home / "calls.jsonl").read_text().splitlines()]
+    words = next(words for words in opened if f"--dag-run-id={run}" in words)
+    assert {"--set=train.epochs=1", "--set=train.learning_rate=0.001", "--no-promote"} <= set(words)
+    answer = api.call("GET", f"/api/v2/dags/train_on_demand/dagRuns/{run}/taskInstances/open_run/xcomEntries/return_value")[1]
+    value = answer["value"]
+    key = (json.loads(value) if isinstance(value, str) else value)["run"]
+    page = home / "runs" / key / "out" / "report" / "report.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("<html>the report")
+    assert api.call("GET", f"/autoglm/runs/{key}/report", signed=False)[0] == 401
+    assert api.call("GET", f"/autoglm/runs/{key}/report") == (200, "<html>the report")
+    assert api.call("GET", "/autoglm/runs/no-such-run/report")[0] == 404
+    assert api.call("GET", "/autoglm/runs/..%2F..%2Fetc/report")[0] in (404, 422)
+    log = api.call("GET", f"/api/v2/dags/train_on_demand/dagRuns/{run}/taskInstances/train/logs/1")[1]
+    assert "train says hello" in json.dumps(log)
+
+
+def test_promotion_by_hand_waits_for_a_person(up: Any):
+    home, api, _, _ = up
+    run = api.trigger("promote_model", {"action": "promote", "version": 3})
+    path = f"/api/v2/dags/promote_model/dagRuns/{run}/taskInstances/approval"
+    until(lambda: api.call("GET", path)[1].get("state") == "awaiting_input")
+    assert "promote" not in [json.loads(line)[0] for line in (home / "calls.jsonl").read_text().splitlines()]
+    code, answer = api.call("PATCH", f"{path}/-1/hitlDetails", {"chosen_options": ["Approve"], "params_input": {}})
+    assert code == 200, answer
+    until(lambda: api.state("promote_model", run) in ("success", "failed"))
+    assert ["promote", "--version=3", f"--reason=DAG run {run}", "--json"] in [
+        json.loads(line) for line in (home / "calls.jsonl").read_text().splitlines()
+    ]
+
+
+def test_a_driven_run_is_handed_to_the_scheduler_that_is_alive(up: Any):
+    from autoglm_ops.cli.airflow import airflow_environment
+
+    home, api, environment, ports = up
+    mine = environment | airflow_environment(home, Path(environment["AUTOGLM_CHECKOUT"]), int(ports[1]))
+    command = [sys.executable, "-m", "autoglm_airflow.drive", "monitor_production", "--run-id", "manual__handed"]
+    subprocess.run(command, env=mine, check=True, timeout=240, capture_output=True)
+    answer = api.call("GET", "/api/v2/dags/monitor_production/dagRuns/manual__handed/taskInstances/monitor")[1]
+    assert answer["state"] == "success"
+    assert answer["executor_config"] is not None
+    assert answer["queued_when"] is not None
+
+
+def test_a_port_in_use_is_one_message_and_nothing_starts(tmp_path: Path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code = f"import sys; from autoglm_ops.cli.airflow import up; up(airflow_port={port})"
+        environment = os.environ | {"AUTOGLM_HOME": str(tmp_path), "AUTOGLM_CHECKOUT": str(ROOT)}
+        answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert f"port {port}, which Airflow needs, is in use" in answer.stderr
+    assert not (tmp_path / "up.json").exists()
