@@ -95,7 +95,7 @@ class Plan(Section):
 class Tune(Section):
     enabled: bool = True
     trials: int = Field(default=8, ge=1, le=10_000)
-    steps: Count = 150
+    steps: Count = 120
     """Optimiser steps a trial may take."""
     seconds: Positive = 240.0
     """A hard stop: the stage fails and says so, rather than tuning on."""
@@ -104,22 +104,22 @@ class Tune(Section):
 
 
 class Train(Section):
-    learning_rate: Positive = 1e-3
-    batch_size: Count = 64
+    learning_rate: Positive = 3e-3
+    batch_size: Count = 32
     """The global batch, over all ranks and accumulation steps, exactly."""
-    epochs: Positive = 3.0
+    epochs: Positive = 4.0
     max_steps: int | None = Field(default=None, ge=1)
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=1.0, ge=0)
     warmup_share: Share = 0.1
     schedule: Literal["linear", "cosine"] = "cosine"
     """How the learning rate falls to zero after the warm-up."""
-    token_dropout: float = Field(default=0.0, ge=0, lt=1)
+    token_dropout: float = Field(default=0.2, ge=0, lt=1)
     """Share of tokens blanked in each training batch."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     gradient_clip: Positive = 1.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     optimizer: Literal["adamw"] = "adamw"
-    evaluations: Count = 6
+    evaluations: Count = 4
     """How often the validation rows are scored; the best of these is kept."""
 
 

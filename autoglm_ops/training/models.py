@@ -26,8 +26,12 @@ def glm_tiny() -> Config:
 
 
 def glm_small() -> Config:
-    """The default: about a million parameters over a character vocabulary."""
-    return {"hidden_size": 128, "layers": 2, "heads": 4, "dropout": 0.1}
+    """The default: half a million parameters over a character vocabulary.
+
+    One layer: a second costs half the speed and gained nothing on 13,000 reviews. No dropout inside attention, which would keep
+    torch from its fast CPU kernel; `train.token_dropout` regularises instead.
+    """
+    return {"hidden_size": 128, "layers": 1, "heads": 4, "dropout": 0.0}
 
 
 def glm_base() -> Config:

@@ -32,7 +32,7 @@ def test_a_group_that_ends_well_says_nothing(tmp_path: Path) -> None:
     assert watch(tmp_path, lambda rank: None) is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_rank_never_hangs_the_others(tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group, "GRACE", 0.2)
     started = time.monotonic()

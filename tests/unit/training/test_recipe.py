@@ -44,7 +44,7 @@ def test_the_rate_warms_up_to_the_peak_and_falls_to_zero(schedule: str) -> None:
 
 
 def test_fewer_rows_than_a_batch_are_refused() -> None:
-    with pytest.raises(BadData, match=r"10 training rows are fewer than train.batch_size = 64; lower it"):
+    with pytest.raises(BadData, match=r"10 training rows are fewer than train.batch_size = 32; lower it"):
         Recipe.of(TRAIN, rows=10, seed=1)
 
 
