@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param
+from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, TriggerRule
 
 from autoglm_airflow.assets import PRODUCTION
 from autoglm_airflow.loop import DayOperator, RetrainOperator, SignalsOperator, WinnerOperator
@@ -14,7 +14,7 @@ with DAG(
     description="Collect feedback, read its signals, patch the search space, study, and retrain with the winner.",
     doc_md=__doc__,
     schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("@hourly", timezone="UTC"), assets=[PRODUCTION]),
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    start_date=datetime(2020, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
@@ -34,4 +34,4 @@ with DAG(
     studied = pipeline(opened, "ingest validate prepare tokenize plan tune")
     winner = WinnerOperator(task_id="winner")
     retrain = RetrainOperator(task_id="retrain", of="winner", dag_to_trigger="daily_retrain")
-    studied >> winner >> retrain >> CloseRunOperator(task_id="close_run")
+    studied >> winner >> retrain >> CloseRunOperator(task_id="close_run", trigger_rule=TriggerRule.NONE_FAILED)

@@ -12,7 +12,7 @@ with DAG(
     description="Drift and quality of what is served, against the champion at its promotion.",
     doc_md=__doc__,
     schedule=CronTriggerTimetable("@hourly", timezone="UTC"),
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    start_date=datetime(2020, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,

@@ -6,26 +6,20 @@ import json
 import os
 import secrets
 import shlex
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from autoglm_ops.cli import servers
+from autoglm_ops.cli.servers import HOST
 from autoglm_ops.cli.shared import checkout, home
 from autoglm_ops.cluster import services
 from autoglm_ops.cluster.services import Service, Services
-from autoglm_ops.errors import AutoGLMError, UsageError
+from autoglm_ops.errors import UsageError
 from autoglm_ops.settings import load
-
-HOST = "127.0.0.1"
-HEALTHY_SECONDS = 180.0
 
 
 def airflow_environment(home: Path, checkout: Path, port: int = 8080) -> dict[str, str]:
@@ -106,99 +100,36 @@ def up(
     if alive:
         dead = ", ".join(service.name for service in known if service not in alive)
         raise UsageError(f"some of it is up and some has ended ({dead}); run `autoglm down` first, then `autoglm up`")
-    settings = load(checkout() / "params.yaml")
-    serving_port = settings.serving.port
-    for name, port in (("Airflow", airflow_port), ("MLflow", mlflow_port), ("the model server", serving_port)):
-        _require_free(name, port)
-    started = _start(airflow_port, mlflow_port, serving_port, settings.release.name, settings.tracking.uri)
-    try:
-        if wait:
-            with console.status("starting"):
-                wait_healthy(started)
-    except BaseException:
-        _stop(started)
-        raise
+    _stop(known)  # what a service that died by itself may have left
+    with console.status("starting"):
+        started = _start(airflow_port, mlflow_port, wait=wait)
     _show(console, started, "up")
 
 
 def down() -> None:
     """Stop what `autoglm up` started, and nothing else."""
-    known = _known()
-    stopped = _stop(known)
+    stopped = _stop(_known())
     print(f"stopped {', '.join(stopped)}" if stopped else "nothing is up")
 
 
-def wait_healthy(started: tuple[Service, ...], seconds: float = HEALTHY_SECONDS) -> None:
-    """Wait until every server with a page answers. Raises AutoGLMError with the end of its log when one has ended instead."""
-    limit = time.monotonic() + seconds
-    waiting = [service for service in started if service.url and service.name != "model server"]
-    while waiting:
-        for service in started:
-            if not services.is_alive(service):
-                raise AutoGLMError(
-                    f"{service.name} ended while starting; the end of {service.log}:\n{_tail(Path(service.log))}"
-                )
-        waiting = [service for service in waiting if not _answers(service)]
-        if waiting and time.monotonic() > limit:
-            late = waiting[0]
-            raise AutoGLMError(f"{late.name} does not answer at {late.url} after {seconds:g} s; its log: {late.log}")
-        time.sleep(0.5 if waiting else 0)
-
-
-def _start(airflow_port: int, mlflow_port: int, serving_port: int, model: str, tracking: str | None) -> tuple[Service, ...]:
+def _start(airflow_port: int, mlflow_port: int, *, wait: bool) -> tuple[Service, ...]:
     place, origin = home(), checkout()
-    environment = {**os.environ, **airflow_environment(place, origin, airflow_port)}
-    environment["AUTOGLM_MLFLOW_URL"] = f"http://{HOST}:{mlflow_port}"
-    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seven idle processes, 1.5 GB, for jobs nobody here submits
-    python = sys.executable
-    _prepare(environment, place, tracking)
-    uri = tracking or f"sqlite:///{place / 'mlflow' / 'mlflow.db'}"
-    mlflow = ["server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1", "--backend-store-uri", uri]
-    mlflow += ["--artifacts-destination", (place / "mlflow" / "artifacts").as_uri()]
-    serve = [
-        "-m",
-        "autoglm_ops.cluster.again",
-        "5",
-        python,
-        "-m",
-        "autoglm_ops",
-        "serve",
-        "--model",
-        f"models:/{model}@champion",
-    ]
-    commands = {
-        "airflow api server": (["-m", "airflow", "api-server"], f"http://{HOST}:{airflow_port}"),
-        "airflow scheduler": (["-m", "airflow", "scheduler", "--skip-serve-logs"], ""),
-        "airflow dag processor": (["-m", "airflow", "dag-processor"], ""),
-        "airflow triggerer": (["-m", "airflow", "triggerer", "--skip-serve-logs"], ""),
-        "mlflow": (["-m", "mlflow", *mlflow], f"http://{HOST}:{mlflow_port}"),
-        "model server": (serve, f"http://{HOST}:{serving_port}"),
-    }
+    settings = load(origin / "params.yaml")
+    ports = servers.Ports(airflow_port, mlflow_port, settings.serving.port)
+    servers.require_free(ports)
+    environment = {**os.environ, **airflow_environment(place, origin, airflow_port), **servers.environment(ports)}
+    servers.make_databases(environment, place, settings.tracking.uri)
     started: tuple[Service, ...] = ()
-    for name, (command, url) in commands.items():
-        log = place / "logs" / f"{name.replace(' ', '-')}.log"
-        service = services.start(name, [python, *command], environment=environment, cwd=place, log=log, url=url)
-        started = (*started, service)
-        Services(services=started).write(place / "up.json")
+    try:
+        for server in servers.wanted(ports, place, settings.tracking.uri, settings.release.name):
+            started = (*started, server.start(environment, place))
+            Services(services=started).write(place / "up.json")
+        if wait:
+            servers.wait_healthy(started)
+    except BaseException:
+        _stop(started)
+        raise
     return started
-
-
-def _prepare(environment: dict[str, str], place: Path, tracking: str | None) -> None:
-    """Make both databases, side by side, before the servers that would race to make them. Raises AutoGLMError."""
-    steps = {
-        "Airflow's database": "from autoglm_airflow.bundle import migrate; migrate()",
-        "MLflow's database": f"from pathlib import Path; from autoglm_ops.tracking.mlflow import connect; connect({tracking!r}, Path({str(place)!r}))",
-    }
-    children = {
-        name: subprocess.Popen(
-            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for name, code in steps.items()
-    }
-    said = {name: child.communicate()[0] for name, child in children.items()}
-    for name, child in children.items():
-        if child.returncode != 0:
-            raise AutoGLMError(f"{name} could not be made:\n" + "\n".join(said[name].splitlines()[-15:]))
 
 
 def _stop(known: tuple[Service, ...]) -> list[str]:
@@ -212,29 +143,6 @@ def _known() -> tuple[Service, ...]:
     return Services.read(path).services if path.exists() else ()
 
 
-def _require_free(name: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            options = {"Airflow": "--airflow-port", "MLflow": "--mlflow-port"}
-            how = f"give {options[name]}" if name in options else "set serving.port in params.yaml"
-            raise UsageError(f"port {port}, which {name} needs, is in use; stop what holds it, or {how}") from error
-
-
-def _answers(service: Service) -> bool:
-    page = "/api/v2/monitor/health" if service.name == "airflow api server" else "/health"
-    try:
-        with urllib.request.urlopen(f"{service.url}{page}", timeout=2) as answer:  # noqa: S310 - http to loopback
-            body = answer.read()
-    except (urllib.error.URLError, OSError):
-        return False
-    if service.name != "airflow api server":
-        return True
-    return all(json.loads(body)[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor"))
-
-
 def _show(console: Console, known: tuple[Service, ...], state: str) -> None:
     console.print(f"[bold]{state}[/]; `autoglm down` stops it")
     for service in known:
@@ -245,10 +153,6 @@ def _show(console: Console, known: tuple[Service, ...], state: str) -> None:
         console.print(f"  airflow login        admin / {_password(passwords.parent)}", soft_wrap=True)
     console.print(f"  secrets in files     {passwords}, {home() / 'serving' / 'api-key'} (the model server's)", soft_wrap=True)
     console.print(f"  logs                 {home() / 'logs'}", soft_wrap=True)
-
-
-def _tail(path: Path, lines: int = 15) -> str:
-    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 def add_to(app: typer.Typer) -> None:

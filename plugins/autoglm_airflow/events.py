@@ -9,14 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowSkipException,
+    DagRunTriggerException,
+    DownstreamTasksSkipped,
+    TaskAwaitingInput,
+)
 
 
 @contextmanager
 def told(context: Any) -> Iterator[dict[str, Any]]:
     """Tell of the task around this block. What the block puts into the yielded dict (`cached`, `reason`) is told at its end.
 
-    States are those of Airflow: running, success, skipped, up_for_retry, failed.
+    States are those of Airflow: running, success, skipped, up_for_retry, failed, awaiting_input.
     """
     ti = context["ti"]
     line: dict[str, Any] = {"dag": ti.dag_id, "run": ti.run_id, "task": ti.task_id, "cached": False, "reason": ""}
@@ -25,7 +31,10 @@ def told(context: Any) -> Iterator[dict[str, Any]]:
     state = "success"
     try:
         yield line
-    except DownstreamTasksSkipped:
+    except (DownstreamTasksSkipped, DagRunTriggerException):
+        raise  # how an operator asks Airflow for something; the task itself has succeeded
+    except TaskAwaitingInput:
+        state = "awaiting_input"
         raise
     except BaseException as error:
         last = isinstance(error, AirflowFailException) or ti.try_number > ti.max_tries

@@ -11,7 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    DownstreamTasksSkipped,
+    TaskAwaitingInput,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -302,6 +308,8 @@ def test_a_torn_line_among_the_notices_loses_none(world: Any, tmp_path: Path):
         (AirflowSkipException("no"), "skipped"),
         (AirflowFailException("no"), "failed"),
         (AirflowException("later"), "up_for_retry"),
+        (DownstreamTasksSkipped(tasks=[]), "success"),
+        (TaskAwaitingInput(method_name="m"), "awaiting_input"),
     ],
 )
 def test_events(world: Any, pulled: Any, error: BaseException | None, state: str):
@@ -314,7 +322,8 @@ def test_events(world: Any, pulled: Any, error: BaseException | None, state: str
     assert outcome(run) is (type(error) if error else None)
     first, last = world.lines("events.jsonl")
     assert set(first) == set(last) == {"task", "state", "seconds", "dag", "run", "reason", "cached"}
-    assert (first["state"], last["state"], last["reason"]) == ("running", state, str(error or ""))
+    assert (first["state"], last["state"]) == ("running", state)
+    assert last["reason"] == ("" if state in ("success", "awaiting_input") else str(error))
 
 
 def test_links_lead_to_what_is_there(world: Any):

@@ -125,6 +125,9 @@ def test_the_loop_triggers_one_retraining_with_the_winner_and_it_is_run(airflow:
         "--dag=daily_retrain", "--dag-run-id=feedback_retune__manual__loop", "--as-of=2026-01-05",
         "--set=train.learning_rate=0.002", "--set=tune.enabled=false", "--json",
     ]  # fmt: skip
+    told = [(line["task"], line["state"]) for line in airflow.lines("events.jsonl") if line["dag"] == "feedback_retune"]
+    assert ("retrain", "success") in told
+    assert airflow.tasks("feedback_retune", "manual__loop")["close_run"] == ("success", 1)
 
 
 @pytest.mark.parametrize(

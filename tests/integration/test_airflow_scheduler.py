@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +107,20 @@ def test_a_second_up_says_so_and_nothing_listens_beyond_this_machine(up: Any):
     )
     assert "already up" in again.stdout
     assert "admin / " not in again.stdout
-    marks = {pid for service in Services.read(home / "up.json").services for pid in marked(service.mark, service.pid)}
-    for pid in marks:
-        inodes = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
-        for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
-                assert fields[1].startswith("0100007F:"), f"pid {pid} listens on {fields[1]}"
+    pids = {pid for service in Services.read(home / "up.json").services for pid in marked(service.mark, service.pid)}
+    addresses = {address for pid in pids for address in listening(pid)}
+    assert len(addresses) >= 2
+    assert all(address.startswith("0100007F:") for address in addresses), addresses
+
+
+def listening(pid: int) -> list[str]:
+    """Addresses (hexadecimal, as the kernel writes them) that a process listens on."""
+    inodes = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            inodes.add(str(link.readlink()))
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]]
+    return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]
 
 
 def test_a_run_by_rest_goes_through_and_its_report_needs_a_login(up: Any):
@@ -165,6 +173,30 @@ def test_a_driven_run_is_handed_to_the_scheduler_that_is_alive(up: Any):
     assert answer["state"] == "success"
     assert answer["executor_config"] is not None
     assert answer["queued_when"] is not None
+
+
+def test_a_backfill_of_a_range_opens_each_day_and_may_not_promote(up: Any):
+    home, api, _, _ = up
+    (home / "plan.json").write_text(json.dumps({"fired": False, "decision": "champion"}))
+    body = {
+        "dag_id": "daily_retrain",
+        "from_date": "2026-01-03T00:00:00Z",
+        "to_date": "2026-01-04T00:00:00Z",
+        "max_active_runs": 1,
+    }
+    code, answer = api.call("POST", "/api/v2/backfills", {**body, "run_backwards": False, "dag_run_conf": {}})
+    assert code == 200, answer
+    calls = until(lambda: len(found := backfilled(home)) == 2 and found)
+    assert [next(word for word in words if word.startswith("--as-of")) for words in calls] == [
+        "--as-of=2026-01-03",
+        "--as-of=2026-01-04",
+    ]
+    assert all("--no-promote" in words for words in calls)
+
+
+def backfilled(home: Path) -> list[list[str]]:
+    calls = [json.loads(line) for line in (home / "calls.jsonl").read_text().splitlines()]
+    return [words for words in calls if words[:2] == ["runs", "open"] and "--dag-run-id=backfill" in str(words)]
 
 
 def test_a_port_in_use_is_one_message_and_nothing_starts(tmp_path: Path):
