@@ -39,7 +39,7 @@ def _get(tree: Mapping[str, Any], key: str) -> Any:
     node: Any = tree
     for part in _split(key):
         node = node[part]
-    return node.isoformat() if hasattr(node, "isoformat") else node  # DVC reads no dates from params.yaml
+    return node
 
 
 def _put(document: Any, key: str, value: Any) -> None:

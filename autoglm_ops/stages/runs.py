@@ -162,26 +162,28 @@ def _launch(root: Path, name: str) -> None:
         name=name,
         command=(sys.executable, "-m", "autoglm_ops", "stage", name),
         workdir=str(root),
-        environment=_environment(root),
+        environment={"AUTOGLM_CHECKOUT": str(root), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         deadline_seconds=cluster.deadline_seconds,
     )
-    status = LocalLauncher().run(job)
+    with _without_overrides():
+        status = LocalLauncher().run(job)
     if status.state != "succeeded":
         path = runner.completion_path(root, name)
         said = "; ".join(Completion.read(path).reasons) if path.exists() else status.reason
         raise StageFailedError(f"stage {name}: {said or status.state}", status.exit or 1)
 
 
-def _environment(root: Path) -> dict[str, str]:
-    """The child's environment: overrides were resolved into params.yaml when the run was opened, so only placement stays."""
+@contextmanager
+def _without_overrides() -> Iterator[None]:
+    """Overrides were resolved into params.yaml when the run was opened; a child sees only those of placement settings."""
     place = tuple(f"{PREFIX}{section.upper()}__" for section in PLACEMENT)
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX) or key.startswith(place)}
-    return {
-        **kept,
-        "AUTOGLM_CHECKOUT": str(root),
-        "PYTHONPATH": str(root),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-    }
+    gone = {key: value for key, value in os.environ.items() if key.startswith(PREFIX) and not key.startswith(place)}
+    for key in gone:
+        del os.environ[key]
+    try:
+        yield
+    finally:
+        os.environ.update(gone)
 
 
 def close_run(run: str, home: Path) -> Closed:

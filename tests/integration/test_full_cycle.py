@@ -1,0 +1,184 @@
+"""The README's promises on a clone: a user's own dataset through the whole cycle, killed, gone on with, repeated, rebuilt by DVC."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from autoglm_ops.contracts.record import digest_tree
+from autoglm_ops.settings import load
+from autoglm_ops.stages import replay
+from autoglm_ops.versioning import git
+
+ROOT = Path(__file__).parents[2]
+DAYS, ROWS = 4, 350
+TINY = {
+    "tune": {"trials": 2, "steps": 10, "space": {"train.learning_rate": {"loguniform": [1.0e-3, 1.0e-2]}}},
+    "train": {"epochs": 1, "evaluations": 2},
+    "tokenize": {"max_length": 48},
+    "gate": {"minimum": 0.3, "min_rows": 50},
+}
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A clone as a newcomer has it, with a dataset of their own named in params.yaml."""
+
+    root: Path
+    home: Path
+
+    def environment(self) -> dict[str, str]:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("AUTOGLM")}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**clean, "AUTOGLM_HOME": str(self.home), "PATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "autoglm_ops", *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, cwd=self.root, env=self.environment(), stdout=pipe, stderr=pipe, text=True, start_new_session=True
+        )
+
+    def call(self, *arguments: str, code: int = 0) -> str:
+        child = self.start(*arguments)
+        out, err = child.communicate(timeout=500)
+        assert child.returncode == code, f"exit {child.returncode}\n{out[-3000:]}\n{err[-3000:]}\n{self.logs()}"
+        return out + err
+
+    def logs(self) -> str:
+        paths = sorted((self.home / "airflow" / "logs").rglob("attempt=*.log"), key=lambda path: path.stat().st_mtime)
+        return paths[-1].read_text(errors="replace")[-3000:] if paths else ""
+
+
+def make_checkout(folder: Path) -> Checkout:
+    """A clone with 1,400 real reviews of four days as its own JSONL file, and settings that a test can wait for."""
+    git.clone(ROOT, folder)
+    rows = []
+    for number, day in enumerate(list(replay.traffic(load(ROOT / "params.yaml", environ={})))[:DAYS]):
+        # Half of each class: the bundled order has one class first.
+        half = len(day.texts) // 2
+        chosen = [*range(ROWS // 2), *range(half, half + ROWS // 2)]
+        for place in chosen:
+            rows.append({"body": day.texts[place], "stars": day.labels[place], "at": f"2026-03-{number + 1:02d}"})
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    (folder / "reviews.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    params["data"] |= {
+        "path": "reviews.jsonl",
+        "columns": {**params["data"]["columns"], "text": "body", "label": "stars", "timestamp": "at"},
+    }
+    for section, values in TINY.items():
+        params[section] |= values
+    path.write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")
+    return Checkout(folder, folder / ".autoglm")
+
+
+@pytest.fixture(scope="module")
+def cycle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    """A checkout whose first `autoglm run` was killed after it had prepared its data, and was started again."""
+    checkout = make_checkout(tmp_path_factory.mktemp("cycle") / "checkout")
+    child = checkout.start("run")
+    deadline = time.monotonic() + 300
+    while not list(checkout.home.glob("runs/*/completed/tokenize.json")):
+        assert child.poll() is None and time.monotonic() < deadline, child.communicate()
+        time.sleep(0.2)
+    _kill_tree(child.pid)
+    child.wait()
+    yield checkout
+
+
+def _kill_tree(pid: int) -> None:
+    """SIGKILL to the process and all its descendants: what a power cut leaves."""
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        for other in path.read_text().split():
+            _kill_tree(int(other))
+    os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def finished(cycle: Checkout) -> str:
+    return cycle.call("run")
+
+
+def workspace(checkout: Checkout) -> Path:
+    """The one run there is."""
+    [found] = [path.parent for path in checkout.home.glob("runs/*/.workspace.json")]
+    return found
+
+
+def test_a_killed_run_finishes_its_own_work(cycle: Checkout, finished: str) -> None:
+    assert "continues the unfinished run" in finished
+    summary = json.loads((cycle.home / "latest/summary.json").read_text())
+    assert summary["run"] == workspace(cycle).name
+    assert set(summary) == {"run", "dataset", "validation", "tuning", "training", "evaluation", "gate", "release", "seconds"}
+    assert summary["tuning"]["trials"] == 2 and summary["training"]["ranks"] >= 1 and summary["dataset"]["quarantined"] == 0
+    page = (cycle.home / "latest/report.html").read_text()
+    assert "data:image/png;base64," in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_airflow_mlflow_dvc_and_git_tell_the_same_story(cycle: Checkout, finished: str) -> None:
+    summary = json.loads((cycle.home / "latest/summary.json").read_text())
+    with sqlite3.connect(cycle.home / "airflow/airflow.db") as database:
+        assert database.execute("SELECT dag_id, state FROM dag_run").fetchall() == [("daily_retrain", "success")]
+        tasks = dict(database.execute("SELECT task_id, state FROM task_instance").fetchall())
+    assert {tasks[name] for name in ("open_run", "ingest", "train", "gate", "track", "register", "report", "summary")} == {
+        "success"
+    }
+    with sqlite3.connect(cycle.home / "mlflow/mlflow.db") as database:
+        versions = database.execute("SELECT version FROM model_versions").fetchall()
+        aliases = database.execute("SELECT alias, version FROM registered_model_aliases").fetchall()
+    assert [int(version) for (version,) in versions] == [1]
+    promoted = summary["gate"]["verdict"] == "promote"
+    assert aliases == ([("champion", 1)] if promoted else [])
+    branch = f"runs/{summary['run']}"
+    listed = git.git(cycle.root, "ls-tree", "-r", "--name-only", branch).split()
+    assert {"params.yaml", "dvc.lock", "inputs/source.json", "completed/train.json"} <= set(listed)
+    assert git.git(cycle.root, "status", "--porcelain", "--untracked-files=no") == "M params.yaml"
+    if promoted:
+        assert git.git(cycle.root, "rev-parse", "model/v1^{commit}") == git.git(cycle.root, "rev-parse", branch)
+
+
+def test_again_with_nothing_changed_says_so_and_does_nothing(cycle: Checkout, finished: str) -> None:
+    started = time.monotonic()
+    said = cycle.call("run")
+    assert "nothing to do" in said or "is finished" in said
+    assert time.monotonic() - started < 60
+    with sqlite3.connect(cycle.home / "airflow/airflow.db") as database:
+        assert database.execute("SELECT COUNT(*) FROM dag_run").fetchone() == (1,)
+
+
+def test_dvc_repro_in_another_clone_gives_the_digests_of_the_dags_run(cycle: Checkout, finished: str, tmp_path: Path) -> None:
+    other = make_checkout(tmp_path / "other")
+    other.call("snapshot")
+    environment = other.environment()
+    done = subprocess.run(["dvc", "repro"], cwd=other.root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    mine, theirs = digest_tree(workspace(cycle) / "out"), digest_tree(other.root / "out")
+    assert {name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)} == set()
+    again = subprocess.run(["dvc", "repro"], cwd=other.root, env=environment, capture_output=True, text=True, check=True)
+    assert "Running stage" not in again.stdout and again.stdout.count("didn't change, skipping") == 10
+
+
+def test_bad_rows_over_the_budget_stop_the_run_with_a_report(cycle: Checkout, finished: str) -> None:
+    path = cycle.root / "reviews.jsonl"
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole + '{"body": "", "stars": "pos", "at": "2026-03-04"}\n' * 400, encoding="utf-8")
+    try:
+        said = cycle.call("run", code=3)
+    finally:
+        path.write_text(whole, encoding="utf-8")
+    assert "validate" in said and "empty-text" in said and "refused" in said
+    [notice] = (cycle.home / "notices.jsonl").read_text().splitlines()
+    assert json.loads(notice)["task"] == "validate"
