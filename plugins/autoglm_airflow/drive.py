@@ -1,9 +1,12 @@
-"""Runs a DAG to its end without a scheduler: `python -m autoglm_airflow.drive DAG [--conf JSON] [--logical-date D] [--run-id ID]`.
+"""Runs a DAG to its end without a scheduler: `python -m autoglm_airflow.drive DAG [--conf JSON] [--logical-date D]`.
 
 It is `dag.test()` with three differences: the DagRun has the id it is given; started again with the same id it finishes the
 unfinished tasks instead of doing everything anew; and each attempt's log lies where Airflow's UI looks for it. The DagRun and
 its task instances are ordinary rows of Airflow's database. When a scheduler is alive on that database, the run is handed to it
 and only watched: two may not run one task.
+
+`--until DAY` is a backfill: a run for each day from the logical date on, which may register and not promote unless its conf asks
+for that. (Airflow's own backfill needs a database that takes more than one writer; with PostgreSQL, use it.)
 
 Exit codes: 0 the DagRun succeeded, 1 it failed, 2 a wrong call, 75 another `drive` of this DAG is running, 143 it was stopped.
 """
@@ -19,7 +22,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -40,7 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
                 engine,
             )  # Airflow's core: seconds of import, and it reads its configuration from the environment
 
-            ended = engine.drive(options.dag, conf, _moment(options.logical_date), options.run_id or _new_run_id())
+            first = _moment(options.logical_date)
+            if options.until is None:
+                ended = engine.drive(options.dag, conf, first, options.run_id or _new_run_id())
+            else:
+                ended = engine.backfill(options.dag, conf, days_between(first, _moment(options.until)))
     except AutoGLMError as error:
         sys.stderr.write(f"drive: {error}\n")
         return error.exit_code
@@ -58,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("dag", help="the DAG's id")
     parser.add_argument("--conf", default="{}", help="its params, as a JSON object")
     parser.add_argument("--logical-date", help="ISO date or time; default now")
-    parser.add_argument("--run-id", help="the DagRun's id; an unfinished one is gone on with")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--until", metavar="DAY", help="backfill: the last day of a range that begins at the logical date")
+    either.add_argument("--run-id", help="the DagRun's id; an unfinished one is gone on with")
     return parser
 
 
@@ -78,6 +87,14 @@ def _moment(text: str | None) -> datetime:
     except ValueError as error:
         raise UsageError(f"--logical-date {text!r} is not an ISO date or time, for example 2026-01-14") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def days_between(first: datetime, last: datetime) -> list[datetime]:
+    """Midnights from the day of `first` to that of `last`, both included. Raises UsageError when there is none, or over 366."""
+    start, count = datetime(first.year, first.month, first.day, tzinfo=UTC), (last.date() - first.date()).days + 1
+    if not 1 <= count <= 366:
+        raise UsageError(f"--until {last.date()} is {count} days from {first.date()} on; a backfill takes 1 to 366")
+    return [start + timedelta(days=day) for day in range(count)]
 
 
 def _new_run_id() -> str:

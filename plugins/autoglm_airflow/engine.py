@@ -71,6 +71,14 @@ def drive(dag_id: str, conf: dict[str, Any], logical_date: datetime, run_id: str
     return ended
 
 
+def backfill(dag_id: str, conf: dict[str, Any], days: list[datetime]) -> list[EndedRun]:
+    """A run for each day, in order. It may not promote unless `conf` asks for that. A run id names its day: started again, it goes on."""
+    bundle.migrate()
+    dag = bundle.load().get(dag_id)
+    asked = {"promote": False, **conf} if dag is not None and "promote" in dag.params else conf
+    return [run for day in days for run in drive(dag_id, asked, day, f"manual__backfill_{day:%Y-%m-%d}")]
+
+
 def _find(session: Session, dag_id: str, run_id: str) -> DagRun | None:
     return session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
 

@@ -130,6 +130,42 @@ def test_the_loop_triggers_one_retraining_with_the_winner_and_it_is_run(airflow:
     assert airflow.tasks("feedback_retune", "manual__loop")["close_run"] == ("success", 1)
 
 
+def test_a_backfill_opens_each_day_and_may_not_promote(airflow: Airflow, capsys: pytest.CaptureFixture[str]):
+    from autoglm_airflow import drive
+
+    airflow.plan(decision="champion")
+    words = ["daily_retrain", "--logical-date", "2026-01-11", "--until", "2026-01-12"]
+    assert [drive.main(words), drive.main(words)] == [0, 0]
+    opened = [line for line in airflow.lines("calls.jsonl") if line[:2] == ["runs", "open"]]
+    assert [line[4] for line in opened] == ["--as-of=2026-01-11", "--as-of=2026-01-12"]
+    assert all("--no-promote" in line for line in opened)
+    assert "manual__backfill_2026-01-12: success" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["daily_retrain", "--conf", "{"],
+        ["daily_retrain", "--conf", "[1]"],
+        ["daily_retrain", "--logical-date", "yesterday"],
+        ["daily_retrain", "--logical-date", "2026-01-02", "--until", "2026-01-01"],
+    ],
+)
+def test_a_wrong_command_line_is_exit_2(airflow: Airflow, words: list[str], capsys: pytest.CaptureFixture[str]):
+    from autoglm_airflow import drive
+
+    assert drive.main(words) == 2
+    assert "drive: " in capsys.readouterr().err
+    assert airflow.lines("calls.jsonl") == []
+
+
+def test_one_dag_is_driven_once_at_a_time(airflow: Airflow, environment: dict[str, str]):
+    from autoglm_airflow import drive
+
+    with drive._only_one("daily_retrain"):
+        assert drive.main(["daily_retrain"]) == 75
+
+
 @pytest.mark.parametrize(
     ("dag", "conf", "message"),
     [

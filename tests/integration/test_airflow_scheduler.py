@@ -175,30 +175,6 @@ def test_a_driven_run_is_handed_to_the_scheduler_that_is_alive(up: Any):
     assert answer["queued_when"] is not None
 
 
-def test_a_backfill_of_a_range_opens_each_day_and_may_not_promote(up: Any):
-    home, api, _, _ = up
-    (home / "plan.json").write_text(json.dumps({"fired": False, "decision": "champion"}))
-    body = {
-        "dag_id": "daily_retrain",
-        "from_date": "2026-01-03T00:00:00Z",
-        "to_date": "2026-01-04T00:00:00Z",
-        "max_active_runs": 1,
-    }
-    code, answer = api.call("POST", "/api/v2/backfills", {**body, "run_backwards": False, "dag_run_conf": {}})
-    assert code == 200, answer
-    calls = until(lambda: len(found := backfilled(home)) == 2 and found)
-    assert [next(word for word in words if word.startswith("--as-of")) for words in calls] == [
-        "--as-of=2026-01-03",
-        "--as-of=2026-01-04",
-    ]
-    assert all("--no-promote" in words for words in calls)
-
-
-def backfilled(home: Path) -> list[list[str]]:
-    calls = [json.loads(line) for line in (home / "calls.jsonl").read_text().splitlines()]
-    return [words for words in calls if words[:2] == ["runs", "open"] and "--dag-run-id=backfill" in str(words)]
-
-
 def test_a_port_in_use_is_one_message_and_nothing_starts(tmp_path: Path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
