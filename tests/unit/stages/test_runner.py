@@ -10,6 +10,7 @@ import pytest
 
 from autoglm_ops.contracts.record import Completion, StageRecord
 from autoglm_ops.errors import BadData, Refused, SettingsError, Tampered, UsageError
+from autoglm_ops.settings import load
 from autoglm_ops.stages import graph, runner
 from autoglm_ops.stages.base import Context, Outcome, Spec
 
@@ -120,7 +121,7 @@ def test_an_override_that_changes_outputs_is_refused_and_a_placement_key_is_not(
     with pytest.raises(SettingsError, match="seed = 99"):
         runner.run_stage("first", root)
     monkeypatch.setenv("AUTOGLM__SEED", "7")
-    runner.run_stage("first", root, overrides=("serving.port=9000", "train.epochs=3"))
+    runner.run_stage("first", root, overrides=("serving.port=9000", f"train.epochs={load(ROOT / "params.yaml").train.epochs}"))
 
 
 def test_a_torn_completion_is_no_completion(root: Path) -> None:
