@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,7 +14,7 @@ from autoglm_ops.cli.shared import AsJson, checkout, home, show_json
 from autoglm_ops.errors import UsageError
 
 if TYPE_CHECKING:
-    from autoglm_ops.contracts.release import Promotion
+    from autoglm_ops.contracts.release import ModelRef, Promotion
     from autoglm_ops.release.moves import Moved
 
 Why = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, in a few words; it goes into the ledger.")]
@@ -94,14 +94,21 @@ def _answer(moved: Moved, what: str, *, as_json: bool) -> None:
 
 
 def _table(lines: list[Promotion]) -> Table:
-    from autoglm_ops.release.promotion import label
-
+    """One row a line. Of the reasons only the codes: the whole is in `--json`."""
     table = Table("", "when (UTC)", "what", "champion", "before", "by", "run", "why", box=None, padding=(0, 2, 0, 0))
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for number, line in enumerate(lines, start=1):
-        when = datetime.fromtimestamp(line.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
-        cells: tuple[Any, ...] = (str(number), when, line.action, label(line.model), label(line.replaced))
-        table.add_row(*cells, line.actor, line.run or "-", "; ".join(line.reasons))
+        when = datetime.fromtimestamp(line.at, UTC).strftime("%Y-%m-%d %H:%M")
+        why = ", ".join(reason.partition(":")[0] for reason in line.reasons)
+        table.add_row(
+            str(number), when, line.action, _short(line.model), _short(line.replaced), line.actor, line.run[:8] or "-", why
+        )
     return table
+
+
+def _short(model: ModelRef | None) -> str:
+    return f"v{model.version}" if model else "-"
 
 
 def _time(text: str) -> float:

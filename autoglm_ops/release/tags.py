@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from autoglm_ops.contracts.record import locked
 from autoglm_ops.errors import UsageError
 
 PREFIX = "model/v"
@@ -31,16 +32,17 @@ def tag_model(
     """
     name = f"{PREFIX}{version}"
     target = _git(root, "rev-parse", "--verify", f"{commit}^{{commit}}")
-    if push:
-        _make_room(root, name, target, remote=True)
-    _make_room(root, name, target, remote=False)
-    if _local(root, name) != target:
-        message = "\n".join(
-            [f"Model v{version}", "", *(f"{key}: {value:.6g}" for key, value in sorted((metrics or {}).items()))]
-        )
-        _git(root, "tag", "--force", "--annotate", "--cleanup=verbatim", "-m", message, name, target)
-    if push and _remote(root, name) != target:
-        _git(root, "push", "--quiet", "--force", "origin", f"refs/tags/{name}")
+    message = "\n".join([f"Model v{version}", "", *(f"{key}: {value:.6g}" for key, value in sorted((metrics or {}).items()))])
+    with locked(
+        root / _git(root, "rev-parse", "--git-common-dir") / "autoglm-tags.lock"
+    ):  # git refuses a ref that two push at once
+        if push:
+            _make_room(root, name, target, remote=True)
+        _make_room(root, name, target, remote=False)
+        if _local(root, name) != target:
+            _git(root, "tag", "--force", "--annotate", "--cleanup=verbatim", "-m", message, name, target)
+        if push and _remote(root, name) != target:
+            _git(root, "push", "--quiet", "--force", "origin", f"refs/tags/{name}")
     return name
 
 

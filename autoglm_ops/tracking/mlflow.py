@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from autoglm_ops.contracts.record import locked
-from autoglm_ops.errors import AutoGLMError, TryAgain
+from autoglm_ops.errors import Tampered, TryAgain, UsageError
 from autoglm_ops.logs import redact
 from autoglm_ops.tracking.run import Tracked, TrackedRun
 from autoglm_ops.tracking.spool import Spool
@@ -30,6 +30,7 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 _AWAY = {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
+_USERINFO = re.compile(r"://[^/@\s]*@")
 _METRICS_PER_BATCH = 1000
 _PARAMS_PER_BATCH = 100
 
@@ -56,20 +57,26 @@ def connect(uri: str | None, home: Path) -> Any:
 
 @contextmanager
 def reached(uri: str) -> Iterator[None]:
-    """Turn what MLflow raises into TryAgain (it is away, or its disk is full) or AutoGLMError (it said no)."""
+    """Turn what MLflow raises into TryAgain (it is away, its disk is full), UsageError (it said no) or Tampered (damaged)."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
+    where = f"MLflow at {_public(uri)}"
     try:
         yield
     except MlflowException as error:
-        said = redact(str(error).splitlines()[0])
+        said = _public(str(error).strip().splitlines()[0])
         if error.error_code in _AWAY:
-            raise TryAgain(
-                f"MLflow at {_public(uri)} does not answer: {said}; start it, or set tracking.uri, and try again"
-            ) from error
-        raise AutoGLMError(f"MLflow at {_public(uri)} refused: {said}") from error
+            raise TryAgain(f"{where} does not answer: {said}; start it, or set tracking.uri, and try again") from error
+        raise UsageError(f"{where} refused: {said}; check tracking.uri and its rights") from error
+    except OperationalError as error:
+        raise TryAgain(f"{where} does not answer: {_public(str(error.orig))}; try again when it does") from error
+    except DatabaseError as error:
+        raise Tampered(f"{where} is damaged: {_public(str(error.orig))}; restore its database from a backup") from error
+    except (ModuleNotFoundError, ArgumentError) as error:  # no such database driver, or none that is installed
+        raise UsageError(f"{where} cannot be opened: {_public(str(error))}; install the driver, or set tracking.uri") from error
     except OSError as error:
-        raise TryAgain(f"MLflow at {_public(uri)} cannot be written: {redact(str(error))}; try again when it can") from error
+        raise TryAgain(f"{where} cannot be written: {_public(str(error))}; try again when it can") from error
 
 
 class Tracker:
@@ -166,7 +173,6 @@ def _log_artifacts(client: Any, run_id: str, run: TrackedRun) -> None:
         client.set_tag(run_id, "autoglm.missing_artifacts", ", ".join(missing))
 
 
-def _public(uri: str) -> str:
-    """`uri` without user and password."""
-    parts = urlsplit(uri)
-    return uri if "@" not in parts.netloc else parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+def _public(text: str) -> str:
+    """`text` without secrets, and without the user and password of any URL in it."""
+    return redact(_USERINFO.sub("://", text))

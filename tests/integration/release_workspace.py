@@ -144,6 +144,9 @@ def race(count: int, prepare: Callable[[], Callable[[], str]]) -> list[str]:
                 os.write(ready_in, b"r")
                 os.read(gate_out, 1)  # returns when the parent opens the gate
                 os.write(writer, action().encode())
+            except BaseException as error:
+                os.write(writer, repr(error).encode())
+                raise
             finally:
                 os._exit(0)
         os.close(writer)
