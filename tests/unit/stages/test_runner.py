@@ -121,7 +121,8 @@ def test_an_override_that_changes_outputs_is_refused_and_a_placement_key_is_not(
     with pytest.raises(SettingsError, match="seed = 99"):
         runner.run_stage("first", root)
     monkeypatch.setenv("AUTOGLM__SEED", "7")
-    runner.run_stage("first", root, overrides=("serving.port=9000", f"train.epochs={load(ROOT / "params.yaml").train.epochs}"))
+    epochs = load(ROOT / "params.yaml").train.epochs
+    runner.run_stage("first", root, overrides=("serving.port=9000", f"train.epochs={epochs}"))
 
 
 def test_a_torn_completion_is_no_completion(root: Path) -> None:
