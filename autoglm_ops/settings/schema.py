@@ -95,7 +95,7 @@ class Plan(Section):
 class Tune(Section):
     enabled: bool = True
     trials: int = Field(default=8, ge=1, le=10_000)
-    steps: Count = 120
+    steps: Count = 100
     """Optimiser steps a trial may take."""
     seconds: Positive = 240.0
     """A hard stop: the stage fails and says so, rather than tuning on."""

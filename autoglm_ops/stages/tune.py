@@ -9,13 +9,16 @@ from typing import Any
 
 from autoglm_ops.contracts.arrays import TokenArrays, TokenMeta
 from autoglm_ops.contracts.feedback import PatchSet
-from autoglm_ops.contracts.training import ParallelPlan, TuningReport
+from autoglm_ops.contracts.training import TuningReport
 from autoglm_ops.settings import Settings, resolve
 from autoglm_ops.stages.base import Context, Outcome
 from autoglm_ops.training.models import ModelSpec, build
 from autoglm_ops.training.recipe import Recipe
 from autoglm_ops.training.settings import overlay
 from autoglm_ops.tuning.space import Space, parse_space, patched
+
+EVALUATIONS = 3
+"""Scores of a trial at most: enough for the pruner, and each costs as much as twenty steps."""
 
 
 def run(context: Context) -> Outcome:
@@ -47,15 +50,15 @@ def _off(space: Space, why: str) -> TuningReport:
 
 
 def _study(context: Context, space: Space) -> TuningReport:
-    plan = ParallelPlan.read(context.output("plan", "plan.json"))
-    # Read when torch is imported. The cores that train's ranks will share belong to one trial now.
-    os.environ["OMP_NUM_THREADS"] = str(plan.ranks * plan.threads_per_rank)
+    # One thread, read when torch is imported: two on busy cores wait for each other (a trial took 46 CPU seconds instead of 10), and
+    # the sums of one thread are the same however many cores a machine has.
+    os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
     from autoglm_ops.training.loop import Rows
     from autoglm_ops.tuning import study
 
-    torch.set_num_threads(plan.ranks * plan.threads_per_rank)
+    torch.set_num_threads(1)
     tokens = context.output("tokenize")
     meta = TokenMeta.read(tokens / "meta.json")
     rows = Rows(TokenArrays.open(tokens, "train"), TokenArrays.open(tokens, "validation"), meta.pad_id, len(meta.labels))
@@ -79,7 +82,9 @@ def _trial(context: Context, meta: TokenMeta, rows: Any, choices: dict[str, Any]
     from autoglm_ops.training.plain import PlainEngine
 
     settings = resolve(overlay(context.settings.model_dump(mode="json"), choices))
-    recipe = Recipe.of(settings.train.model_dump(), rows=len(rows.train), seed=settings.seed, steps=settings.tune.steps)
+    train = settings.train.model_dump()
+    train["evaluations"] = min(train["evaluations"], EVALUATIONS)
+    recipe = Recipe.of(train, rows=len(rows.train), seed=settings.seed, steps=settings.tune.steps)
     module = build(ModelSpec.of(settings.model.model_dump(), meta, context.origin), settings.seed)
 
     def listen(progress: Progress) -> None:
