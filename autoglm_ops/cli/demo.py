@@ -34,7 +34,7 @@ from autoglm_ops.stages.replay import DayResult, PromotionCheck, Traffic
 
 FIRST_NIGHT = 2
 # Small studies: the demo is about the loop, and has thirty minutes for two weeks.
-STUDY = {"TUNE__TRIALS": "4", "TUNE__STEPS": "60"}
+STUDY = {"TUNE__STEPS": "60"}
 
 
 def demo(

@@ -25,6 +25,7 @@ from autoglm_ops.stages.workplace import Workplace
 from autoglm_ops.versioning import git
 
 BRANCH = "runs/"
+RETUNE = "feedback_retune"
 
 
 class Closed(Record):
@@ -66,6 +67,8 @@ def _decide(request: Request, origin: Path, home: Path) -> RunInfo:
     settings = resolve(tree, sources)
     world = snapshot.take(settings, origin, home, request.as_of, datetime.now(UTC).date())
     loop.apply_fixed(tree, sources, world.patches)
+    if request.dag == RETUNE and sources.get("tune.trials") == "params.yaml":
+        tree["tune"]["trials"], sources["tune.trials"] = settings.feedback.trials, "feedback.trials"
     settings = resolve(tree, sources)
     source_tree = git.source_tree(origin)
     content = world.content_key(settings, snapshot.code_digest(origin, source_tree))

@@ -5,6 +5,7 @@ A stage is never run by DVC here: `dvc repro` would turn its exit code into 255 
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import chdir
 from pathlib import Path
@@ -41,6 +42,7 @@ class Pipeline:
 
     def __init__(self, root: Path) -> None:
         self._there = chdir(root)
+        _hush()
         try:
             self._repo: Any = Repo(str(root))
         except DvcException as error:
@@ -83,6 +85,14 @@ class Pipeline:
     def __exit__(self, *_: object) -> None:
         self._repo.close()
         self._there.__exit__(None, None, None)
+
+
+def _hush() -> None:
+    """dvc prints its progress through handlers of its own, set while it is imported; ours show its warnings."""
+    logger = logging.getLogger("dvc")
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.WARNING)
 
 
 def _save(stage: Any) -> None:
