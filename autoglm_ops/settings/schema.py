@@ -70,7 +70,7 @@ class Prepare(Section):
 class Tokenize(Section):
     tokenizer: str | None = None
     """A tokenizer folder to load; null trains one on the training rows."""
-    vocabulary: int = Field(default=6000, ge=64, le=200_000)
+    vocabulary: int = Field(default=8000, ge=64, le=200_000)
     max_length: int = Field(default=128, ge=8, le=8192)
     """Tokens per row, the rest is cut."""
 

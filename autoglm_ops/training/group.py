@@ -99,6 +99,8 @@ def main(path: Path, parent: int) -> int:
 
 def _guarded(rank: int, folder: Path, body: Callable[[], None]) -> int:
     """Run a rank's work and return its exit code, having written why it failed."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)  # a handler inherited from whoever forked us is about other work
     try:
         body()
     except BaseException as error:  # noqa: BLE001 - the border of a process: its exit code and note carry the error on

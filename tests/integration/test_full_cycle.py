@@ -145,7 +145,7 @@ def test_airflow_mlflow_dvc_and_git_tell_the_same_story(cycle: Checkout, finishe
     branch = f"runs/{summary['run']}"
     listed = git.git(cycle.root, "ls-tree", "-r", "--name-only", branch).split()
     assert {"params.yaml", "dvc.lock", "inputs/source.json", "completed/train.json"} <= set(listed)
-    assert git.git(cycle.root, "status", "--porcelain", "--untracked-files=no") == "M params.yaml"
+    assert git.git(cycle.root, "status", "--porcelain", "--untracked-files=no") == " M params.yaml"
     if promoted:
         assert git.git(cycle.root, "rev-parse", "model/v1^{commit}") == git.git(cycle.root, "rev-parse", branch)
 

@@ -16,7 +16,9 @@ from autoglm_ops.contracts.inputs import AsOf
 from autoglm_ops.contracts.record import Completion, digest_of, digest_path, digest_tree, write_text
 from autoglm_ops.errors import Tampered
 
-VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
 
 
 @given(st.dictionaries(st.text(), VALUES))

@@ -1,0 +1,34 @@
+"""No test leaves the process other than it found it: environment and signal handlers are put back."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+HANDLED = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def _put_back() -> Iterator[None]:
+    environment, handlers = dict(os.environ), {number: signal.getsignal(number) for number in HANDLED}
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _module_leaves_nothing_behind() -> Iterator[None]:
+    with _put_back():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _test_leaves_nothing_behind() -> Iterator[None]:
+    with _put_back():
+        yield
