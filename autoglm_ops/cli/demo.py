@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date, timedelta
@@ -33,8 +34,8 @@ from autoglm_ops.stages import loop, replay, runs, snapshot
 from autoglm_ops.stages.replay import DayResult, PromotionCheck, Traffic
 
 FIRST_NIGHT = 2
-# Small studies: the demo is about the loop, and has thirty minutes for two weeks.
-STUDY = {"TUNE__STEPS": "60"}
+# Short studies and trainings, for the loop and its comparisons alike: the demo has thirty minutes for two weeks.
+STUDY = {"TUNE__STEPS": "40", "TRAIN__EPOCHS": "2", "TRAIN__EVALUATIONS": "2"}
 
 
 def demo(
@@ -131,11 +132,12 @@ class _Play:
     def _night(self, number: int, day: date, champion: ModelRef) -> tuple[ModelRef | None, replay.Nightly]:
         """Retune on what came back. Returns the replaced champion (if it was) and the ungated comparison."""
         result = self.results[-1]
-        self._now(f"night {number}: nightly retraining without a gate")
+        self._now(f"night {number}: feedback_retune, and nightly retraining without a gate beside it")
         loop.collect(self.settings, self.home, day)
-        baseline = replay.nightly(day, checkout(), self.home)
-        self._now(f"night {number}: feedback_retune")
-        self._drive("feedback_retune", day, {})
+        with ThreadPoolExecutor(1) as beside:  # it shares the data stages by DVC's cache, and its training hides behind the study
+            ungated = beside.submit(replay.nightly, day, checkout(), self.home)
+            self._drive("feedback_retune", day, {})
+            baseline = ungated.result()
         said = loop.SignalsOfDay.read(self.home / "feedback" / "signals" / f"{day}.json")
         result.fired = [item.name for item in said.signals if item.fired]
         result.drift = max((round(item.value, 3) for item in said.drift), default=None)

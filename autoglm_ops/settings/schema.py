@@ -95,7 +95,7 @@ class Plan(Section):
 class Tune(Section):
     enabled: bool = True
     trials: int = Field(default=8, ge=1, le=10_000)
-    steps: Count = 100
+    steps: Count = 80
     """Optimiser steps a trial may take."""
     seconds: Positive = 240.0
     """A hard stop: the stage fails and says so, rather than tuning on."""
@@ -107,7 +107,7 @@ class Train(Section):
     learning_rate: Positive = 3e-3
     batch_size: Count = 32
     """The global batch, over all ranks and accumulation steps, exactly."""
-    epochs: Positive = 4.0
+    epochs: Positive = 3.0
     max_steps: int | None = Field(default=None, ge=1)
     weight_decay: float = Field(default=1.0, ge=0)
     warmup_share: Share = 0.1
@@ -119,7 +119,7 @@ class Train(Section):
     gradient_clip: Positive = 1.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     optimizer: Literal["adamw"] = "adamw"
-    evaluations: Count = 4
+    evaluations: Count = 3
     """How often the validation rows are scored; the best of these is kept."""
 
 
