@@ -134,7 +134,9 @@ class _Play:
         result = self.results[-1]
         self._now(f"night {number}: feedback_retune, and nightly retraining without a gate beside it")
         loop.collect(self.settings, self.home, day)
-        with ThreadPoolExecutor(1) as beside:  # it shares the data stages by DVC's cache, and its training hides behind the study
+        with ThreadPoolExecutor(
+            1
+        ) as beside:  # it shares the data stages by DVC's cache, and its training hides behind the study
             ungated = beside.submit(replay.nightly, day, checkout(), self.home)
             self._drive("feedback_retune", day, {})
             baseline = ungated.result()
