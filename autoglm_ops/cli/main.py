@@ -9,8 +9,8 @@ import logging
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
-import click
 import typer
 
 from autoglm_ops import __version__, logs
@@ -24,6 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+# Typer carries its own copy of click and names only some of its exceptions: this is the base of all wrong calls.
+WrongCall: Any = typer.BadParameter.__mro__[2]
 
 # One file per group of commands, in the order of a newcomer's day.
 GROUPS = ("doctor", "run", "stage", "runs", "snapshot", "report", "release", "serve", "feedback", "monitor", "airflow", "demo")
@@ -52,10 +55,10 @@ def main(arguments: list[str] | None = None) -> None:
     except AutoGLMError as error:
         print(f"autoglm: {logs.redact(str(error))}", file=sys.stderr)
         code = error.exit_code
-    except click.ClickException as error:
+    except WrongCall as error:
         error.show()
         code = 2
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         print("autoglm: interrupted; start the same command again and it goes on where it was", file=sys.stderr)
         code = 130
     logging.shutdown()

@@ -37,7 +37,7 @@ Objective = Callable[[Choices, Report], float]
 """Train with these choices; returns the score to maximise. Raises Refused when the choices cannot be trained."""
 
 
-class Pruned(Exception):  # noqa: N818 - a signal to the objective's caller, not an error
+class Pruned(Exception):
     """This trial is below the median of the earlier ones."""
 
 

@@ -1,0 +1,67 @@
+"""What users and other packages hold on to: a name that goes, or comes, is a decision and shows here."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+import typer
+
+from autoglm_ops.cli.main import build
+from autoglm_ops.contracts.record import Record
+from autoglm_ops.stages import graph
+
+COMMANDS = {
+    "demo", "doctor", "down", "feedback", "ledger", "monitor", "promote", "report", "rollback", "run", "runs", "serve", "snapshot",
+    "stage", "up",
+}  # fmt: skip
+GROUPS = {
+    "runs": {"list", "show", "prune", "open", "exec", "close"},
+    "feedback": {"status", "export", "collect", "signals", "patch", "undo", "patches"},
+}
+RECORDS = {
+    "Alert", "AsOf", "Champion", "CheckpointManifest", "Completion", "DatasetVersion", "DayTally", "DriftReport", "EvaluationReport",
+    "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "GateVerdict", "HardwareSpec", "Interval", "JobSpec",
+    "JobStatus", "LabelledRow", "ModelRef", "ModelShape", "ParallelPlan", "PatchSet", "Prediction", "Profile", "Promotion", "RunInfo",
+    "SearchSpacePatch", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "TokenMeta",
+    "TrainingRecord", "Trial", "TuningReport", "ValidationReport",
+}  # fmt: skip
+MODULES = ("arrays", "cluster", "data", "feedback", "inputs", "record", "release", "serving", "training")
+
+
+def test_the_commands_are_these() -> None:
+    group = typer.main.get_command(build())
+    assert set(group.commands) == COMMANDS
+    for name, commands in GROUPS.items():
+        assert set(group.commands[name].commands) == commands
+
+
+def test_every_command_says_what_it_does() -> None:
+    group = typer.main.get_command(build())
+    for name, command in group.commands.items():
+        assert command.help and len(command.help) > 20, name
+
+
+def test_the_records_are_these() -> None:
+    found = set()
+    for name in MODULES:
+        module = importlib.import_module(f"autoglm_ops.contracts.{name}")
+        own = (item for _, item in inspect.getmembers(module, inspect.isclass) if item.__module__ == module.__name__)
+        found |= {item.__name__ for item in own if issubclass(item, Record) and item is not Record}
+    assert found == RECORDS
+
+
+def test_the_stages_are_these() -> None:
+    assert graph.PIPELINE == (
+        "ingest",
+        "validate",
+        "prepare",
+        "tokenize",
+        "plan",
+        "tune",
+        "train",
+        "evaluate",
+        "gate",
+        "report",
+    )
+    assert graph.EFFECTS == ("track", "register", "promote", "deploy", "summary")
