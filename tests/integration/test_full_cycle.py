@@ -171,6 +171,26 @@ def test_dvc_repro_in_another_clone_gives_the_digests_of_the_dags_run(cycle: Che
     assert "Running stage" not in again.stdout and again.stdout.count("didn't change, skipping") == 10
 
 
+def test_the_readmes_short_commands_answer(cycle: Checkout, finished: str) -> None:
+    run = workspace(cycle).name
+    assert json.loads(cycle.call("report", "--json").splitlines()[-1])["run"] == run
+    assert run in cycle.call("runs", "list")
+    assert {item["stage"] for item in json.loads(cycle.call("runs", "show", run, "--json"))} >= {"ingest", "train", "gate"}
+    assert "2026-03-04: champion v1: no labels" in cycle.call("feedback", "signals", "--as-of", "2026-03-04")
+    assert cycle.call("feedback", "patch", "--dry-run", "--as-of", "2026-03-04").strip() == "no patches"
+    assert cycle.call("feedback", "status")
+    cycle.call("feedback", "undo", "--as-of", "2026-03-04", code=2)
+
+
+def test_who_is_champion_is_in_the_ledger_and_by_hand_too(cycle: Checkout, finished: str) -> None:
+    summary = json.loads((cycle.home / "latest/summary.json").read_text())
+    assert summary["gate"]["verdict"] == "promote", summary["gate"]
+    assert "v1" in cycle.call("ledger")
+    assert "v1" in cycle.call("promote", "1")  # already champion: said, and nothing is written twice
+    cycle.call("promote", "99", code=2)
+    cycle.call("rollback", code=3)  # there is none before the first
+
+
 def test_bad_rows_over_the_budget_stop_the_run_with_a_report(cycle: Checkout, finished: str) -> None:
     path = cycle.root / "reviews.jsonl"
     whole = path.read_text(encoding="utf-8")
