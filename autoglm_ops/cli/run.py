@@ -104,7 +104,10 @@ def _follow(events: Path, child: subprocess.Popen[bytes], console: Console) -> I
 def _show(event: dict[str, Any], console: Console) -> None:
     colour = {"success": "green", "failed": "red", "skipped": "yellow"}.get(event["state"], "cyan")
     how = "cached" if event.get("cached") else event["state"]
-    reason = f"  {event['reason']}" if event.get("reason") else ""
+    first, *more = (event.get("reason") or "").split("; ")
+    reason = (
+        f"  {first[:100]}" + (f" (+{len(more)} more)" if more else "") if event["state"] != "failed" else f"  {event['reason']}"
+    )
     console.print(f"  [{colour}]{how:8}[/] {event['task']:12} {event['seconds']:6.1f} s{reason}", soft_wrap=True)
 
 

@@ -34,7 +34,7 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
             + (f", {training['tokens_per_second']:,.0f} tokens/s" if training.get("tokens_per_second") else ""),
         ),
         (evaluation["metric"], _scores(evaluation)),
-        ("gate", f"{gate['verdict']}: {'; '.join(gate['reasons'])}"),
+        ("gate", "\n".join([gate["verdict"], *(f"- {reason}" for reason in gate["reasons"])])),
         ("release", _release(release)),
         ("seconds", ", ".join(f"{name} {value:.0f}" for name, value in seconds["stages"].items())
          + f"; platform overhead {seconds['overhead']:.0f}"),
@@ -52,7 +52,7 @@ def _scores(evaluation: dict[str, Any]) -> str:
     parts = [f"candidate {_interval(evaluation['candidate'])}"]
     parts.append(f"champion {_interval(evaluation['champion'])}" if evaluation["champion"] else "no champion yet")
     parts += [f"{name} {_interval(value)}" for name, value in evaluation["baselines"].items()]
-    return "; ".join(parts)
+    return "\n".join(parts)
 
 
 def _interval(value: dict[str, float] | float) -> str:
