@@ -1,0 +1,60 @@
+"""The demo's arithmetic, and that its traffic is the bundled days, each text once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoglm_ops.settings import load
+from autoglm_ops.stages import replay
+from autoglm_ops.stages.replay import DayResult, PromotionCheck
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_traffic_is_fourteen_days_of_distinct_texts() -> None:
+    days = list(replay.traffic(load(ROOT / "params.yaml", environ={})))
+    texts = [text for day in days for text in day.texts]
+    assert len(days) == 14 and len(texts) == len(set(texts)) > 17_000
+    assert all(1_000 < len(day.texts) < 1_500 and set(day.labels) == {"neg", "pos"} for day in days)
+
+
+@pytest.mark.parametrize(
+    ("p_values", "rejected"),
+    [([0.01, 0.04, 0.03], [True, False, False]), ([0.01, 0.02, 0.03], [True, True, True]), ([], []), ([0.9], [False])],
+)
+def test_holm_steps_down(p_values: list[float], rejected: list[bool]) -> None:
+    assert replay.holm(p_values) == rejected
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_never_rejects_what_a_plain_test_keeps_and_all_that_bonferroni_rejects(p_values: list[float]) -> None:
+    found = replay.holm(p_values)
+    assert all(p <= 0.05 for p, bad in zip(p_values, found, strict=True) if bad)
+    assert all(bad for p, bad in zip(p_values, found, strict=True) if p <= 0.05 / len(p_values))
+
+
+def test_a_worse_model_is_seen_and_an_equal_one_is_not() -> None:
+    random = np.random.default_rng(0)
+    truth = [str(label) for label in random.integers(0, 2, 800)]
+    flip = {"0": "1", "1": "0"}
+    good = [label if chance < 0.9 else flip[label] for label, chance in zip(truth, random.random(800), strict=True)]
+    bad = [label if chance < 0.8 else flip[label] for label, chance in zip(truth, random.random(800), strict=True)]
+    gain, low, high, p_worse = replay.against(truth, bad, good, seed=7)
+    assert low < gain < high < 0 and p_worse < 0.01
+    assert replay.against(truth, good, good, seed=7)[3] > 0.3
+    assert replay.against(truth, good, bad, seed=7)[3] > 0.9
+
+
+def test_the_verdict_is_over_the_late_days_and_counts_promotions() -> None:
+    days = [
+        DayResult(day=day, rows=10, frozen=0.4, nightly=0.8, tfidf=0.8, loop=0.78, version=1, promoted=day if day > 5 else None)
+        for day in range(3, 8)
+    ]
+    said = replay.verdict(days, [PromotionCheck(2, 6, -0.2, -0.3, -0.1, 0.001), PromotionCheck(3, 7, 0.1, 0.0, 0.2, 0.99)])
+    assert said["days"] == [5, 7] and said["promotions"] == 2 and said["worse_next_day"] == [2]
+    assert said["loop_above_frozen"] == pytest.approx(0.38) and said["loop_below_nightly"] == pytest.approx(0.02)
