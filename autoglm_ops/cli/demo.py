@@ -95,6 +95,7 @@ class _Play:
                     if number < len(self.traffic):
                         before, baseline = self._night(number, batch.day, champion)
                 client.close()
+            self._now("")
         return self.results, self.checks
 
     def _score(

@@ -164,7 +164,7 @@ def _png(figure: Any) -> bytes:
 
 def replay(days: Sequence[int], lines: Mapping[str, Sequence[float]], promoted: Sequence[int]) -> bytes:
     """Macro-F1 by day, a line per model, with the nights of promotions marked. On white: it stands alone."""
-    figure, axes = _figure(7.2, 3.8)
+    figure, axes = _figure(9.0, 3.8)
     figure.set_facecolor("white")
     colours = (CANDIDATE, CHAMPION, "#10b981", FAINT)
     for (name, values), colour in zip(lines.items(), colours, strict=False):

@@ -88,7 +88,7 @@ def history(home: Path) -> History:
 
 
 def apply_fixed(tree: dict[str, dict[str, object]], sources: dict[str, str], patches: PatchSet) -> None:
-    """Lay patches of fixed settings (`train.epochs`, say) over a resolved tree. A key that a person overrode is left alone.
+    """Lay patches of fixed settings (`train.epochs`, say) over a resolved tree. A key that this very run sets is left alone.
 
     Patches of `tune.space` are the tune stage's: it reads them from inputs/patches.json.
     """
@@ -97,7 +97,7 @@ def apply_fixed(tree: dict[str, dict[str, object]], sources: dict[str, str], pat
     after = levers.apply(before, fixed).levers
     for item in fixed.patches:
         section, _, leaf = item.key.partition(".")
-        if sources.get(item.key) == "params.yaml" and not levers.same(before.get(item.key), after.get(item.key)):
+        if not sources.get(item.key, "").startswith("--set") and not levers.same(before.get(item.key), after.get(item.key)):
             tree[section][leaf] = after[item.key]
             sources[item.key] = f"patch of {item.created}"
 

@@ -154,6 +154,9 @@ def test_a_patch_of_a_fixed_setting_is_laid_over_params_but_never_over_a_person(
     tree, sources = load_tree(origin / "params.yaml", environ={})
     loop.apply_fixed(tree, sources, PatchSet(patches=(patch,)))
     assert tree["train"]["epochs"] == epochs + 1 and sources["train.epochs"] == "patch of 2026-01-05"
+    tree, sources = load_tree(origin / "params.yaml", environ={"AUTOGLM__TRAIN__EPOCHS": str(epochs)})
+    loop.apply_fixed(tree, sources, PatchSet(patches=(patch,)))
+    assert tree["train"]["epochs"] == epochs + 1, "an environment that sets the base does not switch the loop off"
     tree, sources = load_tree(origin / "params.yaml", overrides=["train.epochs=9"], environ={})
     loop.apply_fixed(tree, sources, PatchSet(patches=(patch,)))
     assert tree["train"]["epochs"] == 9
