@@ -77,8 +77,9 @@ def tuned(root: Path, **best: object) -> Path:
 
 def start_training(root: Path) -> subprocess.Popen[bytes]:
     code = "import sys; from pathlib import Path; from autoglm_ops.stages.runner import run_stage; run_stage('train', Path(sys.argv[1]))"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("AUTOGLM")}
     with (root / "log").open("wb") as log:
-        return subprocess.Popen([sys.executable, "-c", code, str(root)], stderr=log)
+        return subprocess.Popen([sys.executable, "-c", code, str(root)], stderr=log, env=environment)
 
 
 def wait_for(pattern: str, root: Path, process: subprocess.Popen[bytes]) -> None:
