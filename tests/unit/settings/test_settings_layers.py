@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm_ops.errors import SettingsError
-from autoglm_ops.settings import load, load_tree
+from autoglm_ops.settings import Settings, load, load_tree
 from autoglm_ops.settings.layers import known_keys, parse_yaml
 from autoglm_ops.settings.writer import write_resolved
 
@@ -97,8 +96,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @given(st.sampled_from(known_keys()), st.text(max_size=20))
 def test_any_text_for_any_key_is_a_setting_or_a_settings_error(key: str, value: str) -> None:
-    with suppress(SettingsError):
-        load(PARAMS, overrides=[f"{key}={value}"], environ={})
+    try:
+        assert isinstance(load(PARAMS, overrides=[f"{key}={value}"], environ={}), Settings)
+    except SettingsError as error:
+        assert str(error)
 
 
 def test_a_key_of_the_space_is_one_key() -> None:
