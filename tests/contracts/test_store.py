@@ -1,4 +1,4 @@
-"""One contract for every artefact store. S3 runs against a real server when one is installed (`weed`, from seaweedfs)."""
+"""One contract for every artefact store. S3 runs against a real server (seaweedfs)."""
 
 from __future__ import annotations
 
