@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -19,8 +18,8 @@ BUCKET = "models"
 
 
 @contextmanager
-def serve_s3(folder: Path) -> Iterator[str]:
-    """`s3://bucket` of a fresh server; the environment points every AWS client at it until the end."""
+def serve_s3(folder: Path) -> Iterator[dict[str, str]]:
+    """A fresh server with one bucket. Yields the environment that points an AWS client at it."""
     config = {"identities": [{"name": "tests", "credentials": [KEYS], "actions": ["Admin", "Read", "Write", "List"]}]}
     (folder / "s3.json").write_text(json.dumps(config))
     names = ("master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc", "s3", "s3.grpc")
@@ -43,19 +42,15 @@ def serve_s3(folder: Path) -> Iterator[str]:
         "AWS_SECRET_ACCESS_KEY": KEYS["secretKey"],
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    before = {name: os.environ.get(name) for name in environment}
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen([*command, *flags, "-master.volumeSizeLimitMB=64"], stdout=log, stderr=log, cwd=folder)
         try:
-            os.environ.update(environment)
             _wait(endpoint, server)
-            _make_bucket()
-            yield f"s3://{BUCKET}"
+            _make_bucket(endpoint)
+            yield environment
         finally:
             server.kill()  # its orderly end takes longer than the tests
             server.wait()
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 
 
 def _wait(endpoint: str, server: subprocess.Popen[bytes]) -> None:
@@ -72,14 +67,21 @@ def _wait(endpoint: str, server: subprocess.Popen[bytes]) -> None:
     raise AssertionError("the S3 server did not start in 60 s")
 
 
-def _make_bucket() -> None:
+def _make_bucket(endpoint: str) -> None:
     import boto3
     from botocore.exceptions import ClientError
 
+    client = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=KEYS["accessKey"],
+        aws_secret_access_key=KEYS["secretKey"],
+    )
     end = time.monotonic() + 30
     while True:
         try:
-            boto3.client("s3").create_bucket(Bucket=BUCKET)
+            client.create_bucket(Bucket=BUCKET)
             return
         except ClientError:
             assert time.monotonic() < end

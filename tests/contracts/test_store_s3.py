@@ -38,7 +38,7 @@ class Faulty:
         return call
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client(s3: str) -> Any:
     return boto3.client("s3")
 
