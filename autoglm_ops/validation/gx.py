@@ -51,6 +51,8 @@ def _library() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import great_expectations as gx
+    # This one sets a level of its own when it is imported, and names temporary folders.
+    logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.ERROR)
     return gx
 
 

@@ -1,0 +1,99 @@
+"""The README's chapter with a scheduler, as one story: up, runs by REST, an answer, an alias moved in MLflow, a rollback, down.
+
+Real stages under the real scheduler take minutes, so: nightly, and CI after the suite.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from airflow_rest import Api, free_port, until
+from newcomer import Checkout, make_checkout
+
+from autoglm_ops.cluster.process import marked
+from autoglm_ops.cluster.services import Services
+from autoglm_ops.stages.replay import Client
+
+pytestmark = pytest.mark.slow
+
+DONE = ("success", "failed")
+
+
+class Platform:
+    """A newcomer's checkout with everything up."""
+
+    def __init__(self, folder: Path) -> None:
+        self.airflow, self.mlflow, serving = free_port(), free_port(), free_port()
+        made = make_checkout(folder)
+        self.checkout = Checkout(made.root, made.home, {"AUTOGLM__SERVING__PORT": str(serving)})
+        self.said = self.checkout.call("up", "--airflow-port", str(self.airflow), "--mlflow-port", str(self.mlflow))
+        self.api = Api(made.home, self.airflow)
+        self.server = f"http://127.0.0.1:{serving}"
+
+    def run(self, conf: dict[str, object]) -> None:
+        """A run of daily_retrain by REST, to its end."""
+        name = self.api.trigger("daily_retrain", conf)
+        until(lambda: self.api.state("daily_retrain", name) in DONE, seconds=600)
+        assert self.api.state("daily_retrain", name) == "success", self.checkout.logs()
+
+    def registry(self, method: str, path: str, **body: str) -> dict[str, object]:
+        """MLflow's own REST API: what its UI calls."""
+        where = f"http://127.0.0.1:{self.mlflow}/api/2.0/mlflow/{path}"
+        answer = httpx.request(method, where, **({"params": body} if method == "GET" else {"json": body}))  # type: ignore[arg-type]
+        assert answer.status_code == 200, answer.text
+        found: dict[str, object] = answer.json()
+        return found
+
+    def champion(self) -> str:
+        found = self.registry("GET", "registered-models/alias", name="autoglm", alias="champion")
+        return str(found["model_version"]["version"])  # type: ignore[index]
+
+    def ledger(self) -> list[tuple[str, int]]:
+        lines = json.loads(self.checkout.call("ledger", "--json").splitlines()[-1])["lines"]
+        return [(line["action"], line["model"]["version"]) for line in lines]
+
+    def client(self) -> Client:
+        key = self.checkout.home / "serving" / "api-key"
+        until(key.exists)
+        return Client(self.server, key.read_text().split()[0])
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    made = Platform(tmp_path_factory.mktemp("story") / "checkout")
+    known = Services.read(made.checkout.home / "up.json").services
+    yield made
+    assert "stopped" in made.checkout.call("down")
+    assert [service.name for service in known if marked(service.mark, service.pid)] == []
+
+
+def test_runs_by_rest_an_alias_moved_in_mlflow_and_a_rollback(platform: Platform) -> None:
+    assert platform.said.count("http://127.0.0.1:") == 3 and "admin / " in platform.said
+    platform.run({"as_of": "2026-03-04"})
+    assert platform.champion() == "1"
+    summary = json.loads((platform.checkout.home / "latest" / "summary.json").read_text())
+    assert summary["gate"]["verdict"] == "promote" and summary["release"]["version"] == 1
+    client = platform.client()
+    until(lambda: _serves(client, 1))
+
+    platform.run({"as_of": "2026-03-04", "set": {"train.epochs": 2}, "promote": False})
+    assert platform.champion() == "1"  # it was registered, and may not move the alias
+    platform.registry("POST", "registered-models/alias", name="autoglm", alias="champion", version="2")
+    until(lambda: _serves(client, 2))
+    assert platform.ledger()[-1] == ("observed", 2)  # noticed, and honoured
+
+    assert "v1 is champion again" in platform.checkout.call("rollback")
+    assert platform.champion() == "1" and platform.ledger()[-1] == ("rollback", 1)
+    until(lambda: _serves(client, 1))
+    client.close()
+
+
+def _serves(client: Client, version: int) -> bool:
+    try:
+        return client.version() == version
+    except (httpx.TransportError, KeyError, IndexError):
+        return False
