@@ -53,8 +53,8 @@ class Platform:
         return str(found["model_version"]["version"])  # type: ignore[index]
 
     def ledger(self) -> list[tuple[str, int]]:
-        lines = json.loads(self.checkout.call("ledger", "--json").splitlines()[-1])["lines"]
-        return [(line["action"], line["model"]["version"]) for line in lines]
+        [said] = [line for line in self.checkout.call("ledger", "--json").splitlines() if line.startswith('{"lines"')]
+        return [(line["action"], line["model"]["version"]) for line in json.loads(said)["lines"]]
 
     def client(self) -> Client:
         key = self.checkout.home / "serving" / "api-key"
