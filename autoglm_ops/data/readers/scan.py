@@ -42,13 +42,27 @@ class Scanned(NamedTuple):
     values: NDArray[np.uint8]
 
 
+class _Wanted(NamedTuple):
+    """Column c is called keys[bounds[c]:bounds[c + 1]]."""
+
+    keys: NDArray[np.uint8]
+    bounds: NDArray[np.int64]
+
+
+class _Room(NamedTuple):
+    """What is known within a line: a hash per key so far, where the keys of each open object begin, what is open, and, over all
+    lines, how much of each row of values is used (the last row's entry stays 0: it is written over and over)."""
+
+    hashes: NDArray[np.uint64]
+    base: NDArray[np.int64]
+    is_object: NDArray[np.bool_]
+    used: NDArray[np.int64]
+
+
 def scan(data: bytes, columns: tuple[str, ...]) -> Scanned:
     """Look at every line of `data` (its last byte is LF) for the top-level keys `columns` (distinct)."""
-    count = data.count(b"\n")
-    wide = len(columns)
+    count, wide = data.count(b"\n"), len(columns)
     names = [name.encode() for name in columns]
-    bounds = np.cumsum([0, *map(len, names)])
-    keys = np.frombuffer(b"".join(names), np.uint8)
     out = Scanned(
         np.zeros(count, np.bool_),
         np.zeros(count + 1, np.int64),
@@ -56,7 +70,14 @@ def scan(data: bytes, columns: tuple[str, ...]) -> Scanned:
         np.zeros((wide, count + 1), np.int64),
         np.empty((wide + 1, len(data)), np.uint8),  # the last row takes what nobody wants
     )
-    _scan(np.frombuffer(data, np.uint8), keys, bounds, *out)
+    room = _Room(
+        np.zeros(MAX_KEYS, np.uint64),
+        np.zeros(MAX_DEPTH, np.int64),
+        np.zeros(MAX_DEPTH, np.bool_),
+        np.zeros(wide + 1, np.int64),
+    )
+    wanted = _Wanted(np.frombuffer(b"".join(names), np.uint8), np.cumsum([0, *map(len, names)]))
+    _scan(np.frombuffer(data, np.uint8), wanted, out, room)
     return out
 
 
@@ -66,107 +87,84 @@ def _compiled(function: Any) -> Any:
 
 
 @_compiled
-def _scan(data: Any, keys: Any, bounds: Any, good: Any, starts: Any, kinds: Any, ends: Any, values: Any) -> None:
-    hashes = np.zeros(MAX_KEYS, np.uint64)
-    base = np.zeros(MAX_DEPTH, np.int64)
-    is_object = np.zeros(MAX_DEPTH, np.bool_)
-    at, used = 0, np.zeros(kinds.shape[0], np.int64)
-    for line in range(good.size):
-        starts[line] = at
-        end = _object(data, at, line, keys, bounds, kinds, used, values, hashes, base, is_object)
-        good[line] = end > 0
+def _scan(data: Any, wanted: Any, out: Any, room: Any) -> None:
+    at = 0
+    for line in range(out.good.size):
+        out.starts[line] = at
+        end = _object(data, at, line, wanted, out, room)
+        out.good[line] = end > 0
         if end > 0:
             at = end
         else:
             while data[at] != 10:
                 at += 1
             at += 1
-        for column in range(used.size):
+        for column in range(out.kinds.shape[0]):
             if end < 0:
-                used[column] = ends[column, line]
-                kinds[column, line] = 0
-            ends[column, line + 1] = used[column]
-    starts[good.size] = at
+                room.used[column] = out.ends[column, line]
+                out.kinds[column, line] = 0
+            out.ends[column, line + 1] = room.used[column]
+    out.starts[out.good.size] = at
 
 
 @_compiled
-def _object(
-    data: Any,
-    at: int,
-    line: int,
-    keys: Any,
-    bounds: Any,
-    kinds: Any,
-    used: Any,
-    values: Any,
-    hashes: Any,
-    base: Any,
-    is_object: Any,
-) -> int:
+def _object(data: Any, at: int, line: int, wanted: Any, out: Any, room: Any) -> int:
     """The place after the line whose object starts at `at`, -1 when it is not for us. Never reads beyond the line's LF.
 
     `state`: what may come. 0 a first key or }, 1 a key, 2 a value, 3 a comma or an end, 4 a first value or ].
     """
+    values, is_object, base = out.values, room.is_object, room.base
     waste = values.shape[0] - 1
     depth, count, state, column = 0, 0, 0, waste
-    at = _spaces(data, at)
-    if data[at] != 123:
+    at = _spaces(data, at) + 1
+    if data[at - 1] != 123:
         return -1
-    at += 1
     is_object[0], base[0] = True, 0
     while True:
         at = _spaces(data, at)
         byte = data[at]
-        if state <= 1 and byte == 34:
-            at, length = _string(data, at + 1, values[waste], 0)
-            if at < 0 or count == MAX_KEYS:
+        if state <= 1 and byte == 34 and count < MAX_KEYS:
+            at, column = _key(data, at + 1, wanted, values[waste], room.hashes, base[depth], count)
+            if at < 0:
                 return -1
-            hashes[count] = _hash(values[waste], length)
-            for other in range(base[depth], count):
-                if hashes[other] == hashes[count]:  # the same key, or (in 1 of 2**64) looks like it
-                    return -1
-            count += 1
-            column = _which(values[waste], length, keys, bounds) if depth == 0 else waste
-            at = _spaces(data, at)
-            if data[at] != 58:
-                return -1
-            at += 1
-            state = 2
-        elif (state == 0 or state == 3) and byte == 125 and is_object[depth]:
+            count, state = count + 1, 2
+        elif (state == 0 or state == 3 or state == 4) and byte == (125 if is_object[depth] else 93):
             count = base[depth]
-            depth -= 1
-            at += 1
+            depth, at, state = depth - 1, at + 1, 3
             if depth < 0:
                 at = _spaces(data, at)
                 return at + 1 if data[at] == 10 else -1
-            state = 3
-        elif (state == 4 or state == 3) and byte == 93 and not is_object[depth]:
-            depth -= 1
-            at += 1
-            state = 3
         elif state == 3 and byte == 44:
-            at += 1
-            state = 1 if is_object[depth] else 2
-        elif (state == 2 or state == 4) and (byte == 123 or byte == 91):
+            at, state = at + 1, 1 if is_object[depth] else 2
+        elif (state == 2 or state == 4) and (byte == 123 or byte == 91) and depth < MAX_DEPTH - 1:
             if depth == 0 and column < waste:
-                kinds[column, line] = 5
-            depth += 1
-            if depth == MAX_DEPTH:
-                return -1
+                out.kinds[column, line] = 5
+            depth, at, state = depth + 1, at + 1, 0 if byte == 123 else 4
             is_object[depth], base[depth] = byte == 123, count
-            at += 1
-            state = 0 if byte == 123 else 4
         elif state == 2 or state == 4:
             row = column if depth == 0 else waste
-            begin = used[row] if row < waste else 0
-            at, stop, kind = _scalar(data, at, values[row], begin)
+            at, stop, kind = _scalar(data, at, values[row], room.used[row])
             if at < 0:
                 return -1
             if row < waste:
-                kinds[row, line], used[row] = kind, stop
+                out.kinds[row, line], room.used[row] = kind, stop
             state = 3
         else:
             return -1
+
+
+@_compiled
+def _key(data: Any, at: int, wanted: Any, text: Any, hashes: Any, base: int, count: int) -> tuple[int, int]:
+    """The place after a key and its colon, and which wanted column it names; -1 as the place of one that is bad or there already."""
+    at, length = _string(data, at, text, 0)
+    if at < 0:
+        return -1, 0
+    hashes[count] = _hash(text, length)
+    for other in range(base, count):
+        if hashes[other] == hashes[count]:  # the same key, or (once in 2**64) one that looks like it
+            return -1, 0
+    at = _spaces(data, at)
+    return (at + 1 if data[at] == 58 else -1), _which(text, length, wanted.keys, wanted.bounds)
 
 
 @_compiled
