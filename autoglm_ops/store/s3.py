@@ -1,4 +1,4 @@
-"""The artefact store in a bucket. The owner of boto3.
+"""The artefact store in a bucket, and the reading of other people's buckets. The owner of boto3.
 
     <prefix>/files/<sha256>     one object per distinct file, so a tokenizer that ten models share is kept once
     <prefix>/folders/<digest>   a folder's listing: the text whose sha256 is the digest. Written last: what is listed is there
@@ -14,9 +14,10 @@ import io
 import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import boto3
 from botocore.config import Config
@@ -32,7 +33,7 @@ from botocore.exceptions import (
 )
 
 from autoglm_ops.contracts.record import tree_text
-from autoglm_ops.errors import AutoGLMError, Refused, Tampered, TryAgain, UsageError
+from autoglm_ops.errors import AutoGLMError, BudgetSpent, Refused, Tampered, TryAgain, UsageError
 from autoglm_ops.store.listing import Listing, check_digest, digest_of_listing, lay_down, parse, survey
 
 BUDGET_SECONDS = 60.0
@@ -54,8 +55,19 @@ def open_bucket(where: str) -> S3Store:
     bucket, _, prefix = where.partition("/")
     if not bucket:
         raise UsageError(f"store.uri s3://{where} names no bucket; write s3://BUCKET or s3://BUCKET/PREFIX")
+    return S3Store(_client(), bucket, prefix.strip("/"))
+
+
+def open_reader(bucket: str, requests: int) -> BucketReader:
+    """For reading `bucket` with at most `requests` requests, retries included. Raises UsageError without a bucket."""
+    if not bucket:
+        raise UsageError("the location s3:// names no bucket; write s3://BUCKET or s3://BUCKET/PREFIX")
+    return BucketReader(_client(), bucket, requests)
+
+
+def _client() -> Any:
     config = Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
-    return S3Store(boto3.session.Session().client("s3", config=config), bucket, prefix.strip("/"))
+    return boto3.session.Session().client("s3", config=config)
 
 
 class S3Store:
@@ -161,35 +173,98 @@ class S3Store:
         return self._patiently(attempt, key)
 
     def _patiently(self, attempt: Callable[[], T], key: str) -> T:
-        """Retry what passes, with full jitter, until the budget is spent: then TryAgain. What does not pass is said at once."""
-        end, delay = time.monotonic() + self._budget, 0.1
-        while True:
-            try:
-                return attempt()
-            except (ClientError, BotoCoreError) as error:
-                if not _passes(error):
-                    raise self._refusal(error, key) from error
-                if time.monotonic() + delay > end:
-                    raise TryAgain(
-                        f"{self._where(key)} does not answer ({_said(error)}) after {self._budget:g} s; try again"
-                    ) from error
-            time.sleep(random.uniform(0, delay))
-            delay = min(2 * delay, 8.0)
-
-    def _refusal(self, error: ClientError | BotoCoreError, key: str) -> AutoGLMError:
-        if isinstance(error, FlexibleChecksumError):
-            return Tampered(f"{self._where(key)} differs from its checksum; remove it, then store the artefact again")
-        if isinstance(error, NoCredentialsError) or (isinstance(error, ClientError) and _status(error) in {401, 403}):
-            return UsageError(
-                f"{self._where(key)}: access denied ({_said(error)}); check the AWS keys, the bucket and its policy"
-            )
-        return AutoGLMError(f"{self._where(key)}: {_said(error)}; check store.uri and the bucket")
+        return _patiently(attempt, self._where(key), self._budget)
 
     def _key(self, kind: str, digest: str) -> str:
         return "/".join(part for part in (self._prefix, kind, digest) if part)
 
     def _where(self, key: str) -> str:
         return f"s3://{self._bucket}/{key}"
+
+
+class Listed(NamedTuple):
+    """An object: its key, its size in bytes, its entity tag."""
+
+    key: str
+    size: int
+    tag: str
+
+
+class BucketReader:
+    """What lies in a bucket, a range at a time. `budget`: seconds that the retries of one request may take."""
+
+    def __init__(self, client: Any, bucket: str, requests: int, budget: float = BUDGET_SECONDS) -> None:
+        self._client, self._bucket, self._budget = client, bucket, budget
+        self._left = self._requests = requests
+
+    def listing(self, prefix: str) -> Iterator[Listed]:
+        """Every object whose key begins with `prefix`, in the server's order, page by page."""
+        more: dict[str, str] = {}
+        while True:
+            page = self._asked(prefix, partial(self._client.list_objects_v2, Bucket=self._bucket, Prefix=prefix, **more))
+            yield from (Listed(item["Key"], item["Size"], item["ETag"]) for item in page.get("Contents", ()))
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def read(self, item: Listed, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of the object, all of them, as it was when it was listed.
+
+        Raises Tampered when it was replaced or removed since, TryAgain when the server is away, BudgetSpent over `requests`.
+        """
+
+        def attempt() -> bytes:
+            answer = self._client.get_object(
+                Bucket=self._bucket, Key=item.key, Range=f"bytes={start}-{stop - 1}", IfMatch=item.tag
+            )
+            body = bytes(answer["Body"].read(stop - start + 1))
+            if len(body) != stop - start:
+                raise ReadTimeoutError(endpoint_url=item.key)
+            return body
+
+        try:
+            return self._asked(item.key, attempt)
+        except AutoGLMError as error:
+            cause = error.__cause__
+            if isinstance(cause, ClientError) and _status(cause) in {404, 412}:
+                raise Tampered(
+                    f"s3://{self._bucket}/{item.key} was replaced or removed since it was listed; list the data again"
+                ) from cause
+            raise
+
+    def _asked(self, key: str, attempt: Callable[[], T]) -> T:
+        where = f"s3://{self._bucket}/{key}"
+
+        def counted() -> T:
+            if not self._left:
+                raise BudgetSpent(f"{where}: {self._requests} requests were sent, the budget of one shard; raise it")
+            self._left -= 1
+            return attempt()
+
+        return _patiently(counted, where, self._budget)
+
+
+def _patiently(attempt: Callable[[], T], where: str, budget: float) -> T:
+    """Retry what passes, with full jitter, until the budget is spent: then TryAgain. What does not pass is said at once."""
+    end, delay = time.monotonic() + budget, 0.1
+    while True:
+        try:
+            return attempt()
+        except (ClientError, BotoCoreError) as error:
+            if not _passes(error):
+                raise _refusal(error, where) from error
+            if time.monotonic() + delay > end:
+                raise TryAgain(f"{where} does not answer ({_said(error)}) after {budget:g} s; try again") from error
+        time.sleep(random.uniform(0, delay))
+        delay = min(2 * delay, 8.0)
+
+
+def _refusal(error: ClientError | BotoCoreError, where: str) -> AutoGLMError:
+    if isinstance(error, FlexibleChecksumError):
+        return Tampered(f"{where} differs from its checksum; remove it, then store it again")
+    if isinstance(error, NoCredentialsError) or (isinstance(error, ClientError) and _status(error) in {401, 403}):
+        return UsageError(f"{where}: access denied ({_said(error)}); check the AWS keys, the bucket and its policy")
+    return AutoGLMError(f"{where}: {_said(error)}; check the address and the bucket")
 
 
 def _code(error: ClientError) -> str:

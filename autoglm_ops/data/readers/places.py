@@ -22,6 +22,7 @@ KINDS = Catalog(
     "data location",
     {
         "file": "autoglm_ops.data.readers.folder:Folder",
+        "s3": "autoglm_ops.data.readers.bucket:Bucket",
     },
     group="autoglm_ops.data_locations",
 )
