@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,12 +16,14 @@ from typing import Any
 
 import pytest
 from airflow_rest import Api, free_port, until
+from playwright.sync_api import Page, sync_playwright
 
 from autoglm_ops.cluster.process import marked
 from autoglm_ops.cluster.services import Services
 
 ROOT = Path(__file__).parents[2]
 FAKE = ROOT / "tests" / "dags" / "fake" / "autoglm_ops"
+CHROMIUM = shutil.which("chromium")
 CLI = "import typer; from autoglm_ops.cli import airflow; app = typer.Typer(); airflow.add_to(app); app()"
 
 pytestmark = pytest.mark.slow
@@ -97,6 +100,49 @@ def test_a_run_by_rest_goes_through_and_its_report_needs_a_login(up: Any):
     assert api.call("GET", "/autoglm/runs/..%2F..%2Fetc/report")[0] in (404, 422)
     log = api.call("GET", f"/api/v2/dags/train_on_demand/dagRuns/{run}/taskInstances/train/logs/1")[1]
     assert "train says hello" in json.dumps(log)
+
+
+@pytest.fixture
+def page(up: Any) -> Iterator[Page]:
+    """The page of train_on_demand in Chromium, signed in, as a person has it."""
+    home, api, _, _ = up
+    with sync_playwright() as driver:
+        quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*quiet, "--disable-component-update"])
+        shown = browser.new_page(viewport={"width": 1400, "height": 1100})
+        shown.goto(f"{api.base}/dags/train_on_demand")
+        shown.get_by_label("Username").fill("admin")
+        shown.locator("input[type=password]").fill(json.loads((home / "airflow" / "passwords.json").read_text())["admin"])
+        shown.get_by_role("button", name="Sign in").click()
+        shown.wait_for_load_state("networkidle")
+        shown.goto(f"{api.base}/dags/train_on_demand")
+        yield shown
+        browser.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian's package chromium)")
+def test_the_form_in_a_browser_refuses_a_bad_value_and_starts_a_run_with_a_good_one(up: Any, page: Page):
+    home, api, _, _ = up
+
+    def sets() -> list[str]:
+        calls = home / "calls.jsonl"
+        said = [json.loads(line) for line in calls.read_text().splitlines()] if calls.exists() else []
+        return [word for words in said if words[:2] == ["runs", "open"] for word in words if word.startswith("--set=")]
+
+    before = len(sets())
+    page.get_by_role("button", name="Trigger").first.click()
+    page.locator("input[name=element_epochs]").fill("-1")
+    page.get_by_test_id("trigger-dag-submit").press("Enter")
+    page.get_by_text("Failed to Trigger Dag").first.wait_for()
+    assert len(sets()) == before  # refused before any work
+    page.locator("input[name=element_epochs]").fill("2")
+    page.locator("input[name=element_batch_size]").fill("64")
+    page.get_by_test_id("trigger-dag-submit").press("Enter")
+    page.wait_for_url("**/dags/train_on_demand/runs/**")
+    run = urllib.parse.unquote(page.url.partition("/runs/")[2].partition("/")[0])
+    until(lambda: api.state("train_on_demand", run) in ("success", "failed"))
+    assert api.state("train_on_demand", run) == "success"
+    assert sorted(sets()[before:]) == ["--set=train.batch_size=64", "--set=train.epochs=2"]
 
 
 def test_promotion_by_hand_waits_for_a_person(up: Any):
