@@ -17,7 +17,7 @@ class Limits:
     line: int = MIB
     """Bytes of one line, one CSV record, one Parquet value, or one text file that is one document."""
     unpacked: int = 64 << 30
-    """Bytes one compressed file may unpack to."""
+    """Bytes one packed file may unpack to, and one file fetched over HTTP may have."""
     ratio: int = 100
     """Unpacked bytes per packed byte, once the first MiB is out."""
     hosts: tuple[str, ...] = ()

@@ -23,6 +23,8 @@ KINDS = Catalog(
     {
         "file": "autoglm_ops.data.readers.folder:Folder",
         "s3": "autoglm_ops.data.readers.bucket:Bucket",
+        "http": "autoglm_ops.data.readers.web:Page",
+        "https": "autoglm_ops.data.readers.web:Page",
     },
     group="autoglm_ops.data_locations",
 )
