@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from autoglm_ops.data.flow import Sifted, divide
 from autoglm_ops.data.steps.characters import BREAK, DIGIT, SPACE, characters, code_at, strip, width
 from autoglm_ops.data.steps.compiled import compiled, flat, unflat
-from autoglm_ops.data.steps.gopher_quality import is_cjk, measure
+from autoglm_ops.data.steps.gopher_quality import cjk
 
 POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 _STAY, _LOREM, _BRACKET, _SHORT = range(4)
@@ -53,8 +53,8 @@ class C4:
             return_dtype=pl.String,
         )
         if self.cjk_share is not None:
-            cjk = measure(texts).select(is_cjk(self.cjk_share)).to_series()
-            cleaned, word = texts.zip_with(cjk, cleaned), word.set(cjk, None)
+            other = cjk(texts, self.cjk_share)
+            cleaned, word = texts.zip_with(other, cleaned), word.set(other, None)
         return divide(frame.with_columns(cleaned.alias("text")), pl.lit(word))
 
 

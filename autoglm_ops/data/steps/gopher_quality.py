@@ -76,6 +76,12 @@ def is_cjk(share: float) -> pl.Expr:
     return (pl.col("alpha") > 0) & (pl.col("cjk") >= share * pl.col("alpha"))
 
 
+def cjk(texts: pl.Series, share: float) -> pl.Series:
+    """`is_cjk` of each text, without the other counts: the steps of the two scripts ask for it to know which documents are theirs."""
+    letters = _letters(*flat(texts), characters().flags)
+    return pl.DataFrame(letters, schema={"alpha": pl.Int64, "cjk": pl.Int64}).select(is_cjk(share)).to_series()
+
+
 def measure(texts: pl.Series, stop_words: tuple[str, ...] = ()) -> pl.DataFrame:
     """Int64 counts per text, one column for each of MEASURES.
 
@@ -105,6 +111,21 @@ def _measure(
         start, stop = offsets[row], offsets[row + 1]
         _count_words(words, read_words(data, start, stop, flags, 0, words), known, out[row])
         _count_lines(data, start, stop, flags, out[row])
+    return out
+
+
+@compiled
+def _letters(data: NDArray[np.uint8], offsets: NDArray[np.int64], flags: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """int64 [rows, 2]: letters, CJK letters."""
+    out = np.zeros((len(offsets) - 1, 2), np.int64)
+    for row in range(len(offsets) - 1):
+        place, letters, cjk = offsets[row], 0, 0
+        while place < offsets[row + 1]:
+            flag = flags[code_at(data, place)]
+            place += width(data[place])
+            letters += flag & ALPHA != 0
+            cjk += flag & CJK != 0
+        out[row, 0], out[row, 1] = letters, cjk
     return out
 
 

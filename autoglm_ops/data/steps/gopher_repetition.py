@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from autoglm_ops.data.flow import Sifted, divide
 from autoglm_ops.data.steps.characters import CJK, characters, length, strip
 from autoglm_ops.data.steps.compiled import compiled, flat
-from autoglm_ops.data.steps.gopher_quality import is_cjk, measure
+from autoglm_ops.data.steps.gopher_quality import cjk
 from autoglm_ops.data.steps.words import BASE, Words, longest, place_in, read_words, room, table_size
 
 Table = NDArray[np.uint64]
@@ -52,8 +52,8 @@ class GopherRepetition:
     def _judged(self, texts: pl.Series) -> pl.Series | None:
         if self.cjk_share is None:
             return None
-        cjk = measure(texts).select(is_cjk(self.cjk_share)).to_series()
-        return cjk if self.cjk else ~cjk
+        found = cjk(texts, self.cjk_share)
+        return found if self.cjk else ~found
 
     def _shares(self, texts: pl.Series) -> NDArray[np.float64]:
         sizes = (np.array([n for n, _ in pairs], np.int64) for pairs in (self.top, self.duplicate))

@@ -14,8 +14,12 @@ from autoglm_ops.data.flow import DROPPED, Sifted
 
 KINDS = ("email", "ip", "id", "card", "phone")
 
-# A text with neither `@`, nor five digits close together, nor two dotted numbers or hex groups has nothing to mask.
-_MAYBE = r"@|\d(?:[ -]?\d){6}|\d\.\d{1,3}\.\d|[0-9A-Fa-f]:[0-9A-Fa-f:]*:"
+# What a line must have to be looked at closely: an address, four dotted numbers, hex groups with colons, ten digits close together, or
+# an international prefix. polars' own regular expressions find it at hundreds of MB/s, the close look costs a thousand times more.
+_MAYBE = (
+    r"[A-Za-z0-9_%+-]@[A-Za-z0-9-]+\.[A-Za-z]|[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[0-9](?:[ .()-]{0,2}[0-9]){9}"
+    r"|(?:\+|00)[0-9]{1,3}[ .(-]{0,2}[0-9]|[0-9A-Fa-f]::|::[0-9A-Fa-f]|[0-9A-Fa-f]:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]"
+)
 # Every repetition is bounded and every start is anchored by what may not stand before it: no text makes the search slow.
 _PATTERN = re.compile(
     r"""
@@ -41,8 +45,12 @@ class Pii:
     def __call__(self, frame: pl.DataFrame) -> Sifted:
         texts = frame["text"]
         places = texts.str.contains(_MAYBE).fill_null(False).arg_true()
-        masks = pl.Series([mask(text, self.kinds) for text in texts.gather(places)], dtype=pl.String)
-        return Sifted(frame.with_columns(texts.scatter(places, masks)), pl.DataFrame(schema=DROPPED))
+        lines = pl.DataFrame({"place": places, "line": texts.gather(places).str.split("\n")}).explode("line")
+        near = lines["line"].str.contains(_MAYBE).arg_true()
+        masks = pl.Series([mask(line, self.kinds) for line in lines["line"].gather(near)], dtype=pl.String)
+        changed = lines.with_columns(lines["line"].scatter(near, masks))
+        whole = changed.group_by("place", maintain_order=True).agg(pl.col("line").str.join("\n"))
+        return Sifted(frame.with_columns(texts.scatter(whole["place"], whole["line"])), pl.DataFrame(schema=DROPPED))
 
 
 def mask(text: str, kinds: tuple[str, ...] = KINDS) -> str:
