@@ -16,6 +16,7 @@ from autoglm_ops.data.rows import RAW_CHARS, Shape
 from autoglm_ops.errors import BadData
 
 BLOCK = 8 << 20
+LINES = 1 << 16
 _STEP = 64 << 10
 _MARKS = {
     b"\xef\xbb\xbf": "a UTF-8 byte order mark",
@@ -85,7 +86,7 @@ class _Cutter:
         if self._source.cut and self._source.start:
             self._skip_line()
         while not self._done():
-            end = self._end_of_lines()
+            end = self._few(self._end_of_lines())
             if end:
                 yield from self._take(end)
             elif len(self.held) > self._source.limits.line:
@@ -109,6 +110,12 @@ class _Cutter:
             if last:
                 return last
         return self.held.rfind(b"\n") + 1
+
+    def _few(self, end: int) -> int:
+        """`end`, or less of it, so that a block has at most LINES lines: eight million empty ones would fill the memory with rejects."""
+        while end and self.held.count(b"\n", 0, end) > LINES:
+            end = self.held.rfind(b"\n", 0, end // 2) + 1 or self.held.find(b"\n") + 1
+        return end
 
     def _take(self, end: int) -> Iterator[Block]:
         data, self.held = self.held[:end], self.held[end:]

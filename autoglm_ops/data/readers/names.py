@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from autoglm_ops.catalog import Catalog
@@ -35,11 +36,10 @@ class Kind(NamedTuple):
 
 def kind_of(name: str) -> Kind | None:
     """The kind of file `name`, None for one that nobody reads."""
-    rest = name.rpartition("/")[2].lower()
-    packing = next((end for end in PACKINGS if rest.endswith(end)), "")
-    rest = rest.removesuffix(packing)
-    form = f".{rest.rpartition('.')[2]}"
-    if form not in FORMATS.names() or rest == form or (packing and form == ".parquet"):
+    path = PurePosixPath(name.lower())
+    packing = path.suffix if path.suffix in PACKINGS else ""
+    form = PurePosixPath(path.stem).suffix if packing else path.suffix
+    if form not in FORMATS.names() or (packing and form == ".parquet"):
         return None
     return Kind(form, packing)
 

@@ -44,7 +44,7 @@ LINES = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
 @given(lines=LINES, most=st.integers(25, 120), ended=st.booleans(), form=st.sampled_from(["jsonl", "txt"]))
 def test_the_cut_does_not_change_what_is_read(
     lines: list[bytes], most: int, ended: bool, form: str, tmp_path: Path, shape: Shape
