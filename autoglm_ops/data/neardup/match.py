@@ -16,9 +16,12 @@ million times; the later ones are near the first ones anyway, and every band is 
 
 
 def partitions(work: Path, options: Options) -> int:
-    """Into how many key ranges the signed shards are cut so that one fits in `options.memory`: sorting takes about three times its size."""
+    """Into how many key ranges the signed shards are cut so that one fits in `options.memory`.
+
+    Sorting takes three times a range's size, and where templates are filled in its pairs take five times it.
+    """
     size = sum(path.stat().st_size for folder in shards_signed(work) for path in folder.glob("*.npy"))
-    return max(1, -(-4 * size // options.memory))
+    return max(1, -(-10 * size // options.memory))
 
 
 def match(partition: int, count: int, work: Path) -> None:

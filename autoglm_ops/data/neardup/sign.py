@@ -76,6 +76,8 @@ def _write(frames: Iterable[pl.DataFrame], shard: int, folder: Path, options: Op
             bands.add(np.stack([keys[filled].reshape(-1), *each]))
             starts.append(starts[-1][-1] + sets.offsets[1:])
             row += len(texts.offsets) - 1
+        file.flush()
+        os.fsync(file.fileno())
     exact.flush()
     bands.flush()
     save(folder / "starts.npy", np.concatenate(starts))

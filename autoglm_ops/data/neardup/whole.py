@@ -19,8 +19,8 @@ BATCH = 4096
 def dedup(shards: Sequence[Path], work: Path, options: Options | None = None) -> Settled:
     """Find the repeated rows of `shards` (Parquet files with a column `text`; their order decides which row of a cluster stays).
 
-    Writes `work/gone/<number>.parquet` per shard (`settle.gone` reads it). `work` must be this corpus's own: what is in it already is
-    taken as done.
+    Writes `work/gone/<number>.parquet` per shard (`settle.gone` reads it). `work` must be for this corpus with these options alone:
+    what is in it already is taken as done.
     """
     options = options or Options()
     for number, path in enumerate(shards):

@@ -13,6 +13,7 @@ from autoglm_ops.data.flow import Sifted, divide
 from autoglm_ops.data.steps.characters import ALPHA, BREAK, CJK, SPACE, characters, code_at, width
 from autoglm_ops.data.steps.compiled import compiled, flat
 from autoglm_ops.data.steps.words import BASE, LETTERED, SOLID, Words, longest, read_words, room
+from autoglm_ops.errors import SettingsError
 
 MEASURES = (
     "words", "solid", "letters_in_solid", "lettered", "stop_words", "hashes", "ellipses", "lines", "bullets", "trailing", "alpha", "cjk",
@@ -45,6 +46,10 @@ class GopherQuality:
     cjk_share: float | None = 0.3
 
     name: ClassVar[str] = "gopher-quality"
+
+    def __post_init__(self) -> None:
+        if len(self.stop_words) > 64:
+            raise SettingsError(f"gopher-quality.stop_words has {len(self.stop_words)} words; give at most 64")
 
     def __call__(self, frame: pl.DataFrame) -> Sifted:
         numbers = measure(frame["text"], self.stop_words)
@@ -90,7 +95,7 @@ def measure(texts: pl.Series, stop_words: tuple[str, ...] = ()) -> pl.DataFrame:
     with an ellipsis); alpha and cjk: letters, and CJK ones.
     """
     data, offsets = flat(texts)
-    known = np.array([_hash(word) for word in stop_words[:64]], np.uint64)
+    known = np.array([_hash(word) for word in stop_words], np.uint64)
     return pl.DataFrame(_measure(data, offsets, characters().flags, known), schema=dict.fromkeys(MEASURES, pl.Int64))
 
 

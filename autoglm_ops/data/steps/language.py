@@ -23,8 +23,9 @@ class Language:
     """ISO 639 codes as lid.176 has them; it calls all Chinese zh."""
     min_score: float = 0.5
     """Of the best guess. CCNet (Wenzek et al. 2020) asks for 0.5, FineWeb for 0.65."""
-    characters: int = 400
-    """How much of a text's beginning is looked at: the score no longer moves beyond, and the cost is linear."""
+    characters: int = 1000
+    """How much of a text's beginning is looked at. The cost is linear (170 us at 1000), and so is the doubt: on manuals and docstrings
+    7 % of the decisions differ from those at 1600 when 800 are read, 14 % at 400, 21 % at 200."""
 
     name: ClassVar[str] = "language"
 
@@ -34,7 +35,7 @@ class Language:
         return divide(frame, pl.lit(fits.replace_strict({True: None, False: self.name}, return_dtype=pl.String)))
 
 
-def detect(texts: pl.Series, characters: int = 400) -> pl.DataFrame:
+def detect(texts: pl.Series, characters: int = 1000) -> pl.DataFrame:
     """`language` and `score` in [0, 1] per text; an empty text is `und` with 0."""
     heads = texts.fill_null("").str.slice(0, characters)
     detector = _detector()

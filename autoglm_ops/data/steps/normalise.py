@@ -12,7 +12,8 @@ from autoglm_ops.data.flow import Sifted, divide
 # Controls but LF and TAB, the byte order mark, and the replacement of what could not be decoded.
 _CONTROLS = r"[\x00-\x08\x0E-\x1F\x7F-\x84\x86-\x9F\uFEFF\uFFFD]"
 _BREAKS = r"\r\n|[\r\x0B\x0C\x1C-\x1E\x85\u2028\u2029]"
-_SPACES = r"[ \t\p{Zs}]+"
+_WIDE = "[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]"  # the other spaces of Unicode (Zs), spelled out: the class is slower
+_SPACES = r"[ \t]{2,}|\t"
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,13 @@ class Normalise:
 
 def normalised(texts: pl.Series, form: Literal["NFC", "NFKC", "none"]) -> pl.Series:
     """`texts` in that form. A text that needs nothing costs one look: each rewrite runs on the texts that ask for it."""
+    texts = texts.clone()  # `scatter` writes in place
     if form != "none":
         texts = _where(texts, texts.str.len_bytes() != texts.str.len_chars(), pl.col("t").str.normalize(form))
     texts = _where(texts, texts.str.contains(_BREAKS), pl.col("t").str.replace_all(_BREAKS, "\n"))
     texts = _where(texts, texts.str.contains(_CONTROLS), pl.col("t").str.replace_all(_CONTROLS, ""))
-    texts = _where(texts, texts.str.contains(r"[\t\p{Zs}--[ ]]|  "), pl.col("t").str.replace_all(_SPACES, " "))
+    texts = _where(texts, texts.str.contains(_WIDE), pl.col("t").str.replace_all(_WIDE, " "))
+    texts = _where(texts, texts.str.contains(_SPACES), pl.col("t").str.replace_all(_SPACES, " "))
     texts = _where(texts, texts.str.contains(r" \n|\n |\n\n\n"), pl.col("t").str.replace_all(r" ?\n ?", "\n"))
     texts = _where(texts, texts.str.contains("\n\n\n", literal=True), pl.col("t").str.replace_all(r"\n{3,}", "\n\n"))
     return texts.str.strip_chars()

@@ -18,6 +18,7 @@ from autoglm_ops.data.steps.characters import characters
 from autoglm_ops.data.steps.cjk_quality import CjkQuality
 from autoglm_ops.data.steps.gopher_quality import GopherQuality, measure
 from autoglm_ops.data.steps.gopher_repetition import GopherRepetition, cjk_repetition
+from autoglm_ops.errors import SettingsError
 
 PIECES = st.sampled_from(
     [
@@ -248,3 +249,8 @@ def test_code_points_are_what_python_says() -> None:
     flags = characters().flags
     assert flags[ord("中")] & 32 and not flags[ord("、")] & 32 and flags[0x20000] & 128
     assert not flags[ord("é")] & 32 and characters().lower[ord("É")] == ord("é")
+
+
+def test_more_stop_words_than_fit_are_refused() -> None:
+    with pytest.raises(SettingsError, match="65 words"):
+        GopherQuality(stop_words=tuple(f"w{n}" for n in range(65)))

@@ -52,6 +52,12 @@ def test_normalising_twice_changes_nothing(texts: list[str]) -> None:
         assert all(unicodedata.is_normalized(form, text) or not text.isascii() for text in once)
 
 
+def test_the_callers_column_is_left_as_it_was() -> None:
+    given = pl.Series(["a  b", "cafe\u0301"])
+    assert normalised(given, "NFC").to_list() == ["a b", "café"]
+    assert given.to_list() == ["a  b", "cafe\u0301"]
+
+
 def test_f05_length_is_judged_before_nfkc_makes_it_grow() -> None:
     kept, dropped = Normalise("NFKC", max_characters=100)(frame_of("\ufdfa" * 101, "\ufdfa" * 100, " \x00 ", "ok"))
     assert dropped["reason"].to_list() == ["too-long", "empty"]
