@@ -30,8 +30,26 @@ class Unpacked:
         self._name, self._packing, self._limits = name, packing, limits
         self._held = memoryview(b"")
         self._out = 0
+        self._cut = False
 
     def read(self, size: int, /) -> bytes:
+        """`size` bytes unless the end comes first: small blocks would cost the formats more than the unpacking does."""
+        pieces: list[bytes] = []
+        while size and not self._cut:
+            try:
+                piece = self._some(size)
+            except TruncatedError:
+                self._cut = True
+                break
+            if not piece:
+                break
+            pieces.append(piece)
+            size -= len(piece)
+        if self._cut and not pieces:
+            raise TruncatedError
+        return b"".join(pieces)
+
+    def _some(self, size: int) -> bytes:
         try:
             while not self._held:
                 self._held = memoryview(next(self._pieces, b""))
