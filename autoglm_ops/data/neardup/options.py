@@ -28,5 +28,7 @@ class Options:
         for name, low, high in (("threshold", 0, 1), ("ngram", 1, 100), ("bands", 1, 1000), ("rows", 1, 100)):
             if not low <= getattr(self, name) <= high:
                 raise SettingsError(f"dedup.{name} = {getattr(self, name)} must be between {low} and {high}, both included")
+        if wrong := [name for name in ("ngram", "bands", "rows", "seed", "memory") if not isinstance(getattr(self, name), int)]:
+            raise SettingsError(f"dedup.{wrong[0]} = {getattr(self, wrong[0])!r} must be a whole number")
         if self.memory < 1 << 20:
             raise SettingsError(f"dedup.memory = {self.memory} bytes must be at least 1 MiB (1048576)")

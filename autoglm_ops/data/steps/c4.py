@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +12,7 @@ from autoglm_ops.data.flow import Sifted, divide
 from autoglm_ops.data.steps.characters import BREAK, DIGIT, SPACE, characters, code_at, strip, width
 from autoglm_ops.data.steps.compiled import compiled, flat, unflat
 from autoglm_ops.data.steps.gopher_quality import cjk
+from autoglm_ops.data.steps.options import options
 
 POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 _STAY, _LOREM, _BRACKET, _SHORT = range(4)
@@ -23,7 +23,7 @@ _EDIT = np.frombuffer(b"[edit]", np.uint8)
 _NEEDED = np.frombuffer(b"[citation needed]", np.uint8)
 
 
-@dataclass(frozen=True)
+@options
 class C4:
     """Keeps the lines that end like a sentence, and drops documents with too few sentences left, `lorem ipsum`, or a curly bracket.
 

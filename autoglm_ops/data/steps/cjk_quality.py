@@ -6,7 +6,6 @@ Thresholds come from FineWeb2's for Chinese (huggingface/fineweb-2, configs/cmn_
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -17,9 +16,10 @@ from autoglm_ops.data.flow import Sifted, divide
 from autoglm_ops.data.steps.characters import BREAK, PUNCTUATION, SPACE, WORD, characters, code_at, width
 from autoglm_ops.data.steps.compiled import compiled, flat
 from autoglm_ops.data.steps.gopher_quality import is_cjk, measure
+from autoglm_ops.data.steps.options import options
 
 
-@dataclass(frozen=True)
+@options
 class CjkQuality:
     """Drops CJK text that is too short or long, or made of symbols, bullets, cut-off lines or unpunctuated scraps."""
 

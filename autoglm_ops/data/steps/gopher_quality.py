@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from autoglm_ops.data.flow import Sifted, divide
 from autoglm_ops.data.steps.characters import ALPHA, BREAK, CJK, SPACE, characters, code_at, width
 from autoglm_ops.data.steps.compiled import compiled, flat
+from autoglm_ops.data.steps.options import options
 from autoglm_ops.data.steps.words import BASE, LETTERED, SOLID, Words, longest, read_words, room
 from autoglm_ops.errors import SettingsError
 
@@ -20,7 +20,7 @@ MEASURES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@options
 class GopherQuality:
     """Drops what is too short or long, has words of odd length, too many symbols, bullets or ellipses, or too little running text.
 

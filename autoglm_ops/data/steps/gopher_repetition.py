@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,14 +12,16 @@ from autoglm_ops.data.flow import Sifted, divide
 from autoglm_ops.data.steps.characters import CJK, characters, length, strip
 from autoglm_ops.data.steps.compiled import compiled, flat
 from autoglm_ops.data.steps.gopher_quality import cjk
+from autoglm_ops.data.steps.options import options
 from autoglm_ops.data.steps.words import BASE, Words, longest, place_in, read_words, room, table_size
+from autoglm_ops.errors import SettingsError
 
 Table = NDArray[np.uint64]
 TOP = ((2, 0.20), (3, 0.18), (4, 0.16))
 DUPLICATE = ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
 
 
-@dataclass(frozen=True)
+@options
 class GopherRepetition:
     """Drops what says the same again: repeated paragraphs, lines and word n-grams, as shares of their number and of the characters.
 
@@ -39,6 +40,10 @@ class GopherRepetition:
     """Which documents are judged: with `cjk` those whose letters are CJK for this share or more, else the others. None: all."""
 
     name: ClassVar[str] = "gopher-repetition"
+
+    def __post_init__(self) -> None:
+        if wrong := [n for n, _ in (*self.top, *self.duplicate) if n < 1]:
+            raise SettingsError(f"{self.name}: an n-gram of {wrong[0]} words is none; n must be 1 or more")
 
     def __call__(self, frame: pl.DataFrame) -> Sifted:
         judged = self._judged(frame["text"])

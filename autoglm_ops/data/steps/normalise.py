@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import polars as pl
 
 from autoglm_ops.data.flow import Sifted, divide
+from autoglm_ops.data.steps.options import options
 
 # Controls but LF and TAB, the byte order mark, and the replacement of what could not be decoded.
 _CONTROLS = r"[\x00-\x08\x0E-\x1F\x7F-\x84\x86-\x9F\uFEFF\uFFFD]"
@@ -16,7 +16,7 @@ _WIDE = "[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]"  # the other spaces of U
 _SPACES = r"[ \t]{2,}|\t"
 
 
-@dataclass(frozen=True)
+@options
 class Normalise:
     """Unicode form, one kind of line break, single spaces, no control characters, at most one blank line together.
 

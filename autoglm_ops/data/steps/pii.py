@@ -5,14 +5,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import polars as pl
 
 from autoglm_ops.data.flow import DROPPED, Sifted
+from autoglm_ops.data.steps.options import options
 
-KINDS = ("email", "ip", "id", "card", "phone")
+Kind = Literal["email", "ip", "id", "card", "phone"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # What a line must have to be looked at closely: an address, four dotted numbers, hex groups with colons, ten digits close together, or
 # an international prefix. polars' own regular expressions find it at hundreds of MB/s, the close look costs a thousand times more.
@@ -34,11 +35,11 @@ _PATTERN = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@options
 class Pii:
     """Masks and never drops. `masked` counts what it did."""
 
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[Kind, ...] = KINDS
 
     name: ClassVar[str] = "pii"
 
@@ -69,7 +70,7 @@ def mask(text: str, kinds: tuple[str, ...] = KINDS) -> str:
 
 def masked(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, int]:
     """How many of each kind the step masked: frames before and after it, row by row the same documents."""
-    counts = {}
+    counts: dict[str, int] = {}
     for kind in KINDS:
         here, there = (frame["text"].str.count_matches(f"<{kind.upper()}>", literal=True).sum() for frame in (before, after))
         counts[kind] = int(there) - int(here)

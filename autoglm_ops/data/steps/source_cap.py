@@ -13,13 +13,14 @@ import polars as pl
 from autoglm_ops.data.flow import Sifted, divide
 
 LOWEST = pl.Schema({"source": pl.String, "key": pl.UInt64})
-_NAME = [pl.col("id").fill_null(""), pl.col("source").fill_null(""), pl.col("line").cast(pl.String).fill_null("")]
+# Not `line`: in a file that was cut it counts from the cut (readers.blocks), and the same build cut otherwise would draw otherwise.
+_NAME = [pl.col(name).fill_null("") for name in ("id", "source", "text")]
 
 
 def keys(frame: pl.DataFrame, seed: int = 0) -> pl.Series:
-    """A UInt64 per document, evenly spread, that hangs on `seed`, id, source, line and text alone: neither order nor shard moves it."""
+    """A UInt64 per document, evenly spread, that hangs on `seed`, id, source and text alone: neither order nor shard moves it."""
     salt = seed.to_bytes(8, "big", signed=True)
-    named = frame.select(pl.concat_str([*_NAME, pl.col("text").fill_null("")], separator="\0")).to_series()
+    named = frame.select(pl.concat_str(_NAME, separator="\0")).to_series()
     digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8, key=salt).digest() for name in named)
     return pl.Series("key", np.frombuffer(digests, ">u8").astype(np.uint64))
 
@@ -47,7 +48,7 @@ def limits(found: pl.DataFrame, cap: int) -> dict[str, int]:
 class SourceCap:
     """Drops the documents at or above their source's limit: `cap` stay, whatever the order of the shards. Reason: `source-cap`.
 
-    Documents that are equal in every field have one key: when the limit falls on them all of them go, so a cap is never exceeded.
+    Documents that are equal in all of these have one key: when the limit falls on them all of them go, so a cap is never exceeded.
     """
 
     limits: Mapping[str, int] = field(default_factory=dict)

@@ -176,7 +176,7 @@ def test_bands_agree_as_often_as_theory_says() -> None:
     assert (keys[0] == keys[1]).mean() == pytest.approx(similarity(words, other), abs=0.05)
 
 
-@pytest.mark.parametrize("bad", [{"threshold": 1.2}, {"bands": 0}, {"rows": 0}, {"ngram": 0}, {"memory": 10}])
+@pytest.mark.parametrize("bad", [{"threshold": 1.2}, {"bands": 0}, {"rows": 0}, {"ngram": 0}, {"memory": 10}, {"bands": 2.5}])
 def test_options_out_of_range_are_named(bad: dict[str, float]) -> None:
     with pytest.raises(SettingsError, match=rf"dedup\.{next(iter(bad))} = "):
         Options(**bad)  # type: ignore[arg-type]

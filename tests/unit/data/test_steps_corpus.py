@@ -14,7 +14,7 @@ from autoglm_ops.data.flow import DOCUMENT
 from autoglm_ops.data.steps.contamination import Contamination, Protected
 from autoglm_ops.data.steps.mixing import Mix, rates
 from autoglm_ops.data.steps.packing import pack, tokenise
-from autoglm_ops.data.steps.source_cap import SourceCap, limits, lowest, merged
+from autoglm_ops.data.steps.source_cap import SourceCap, keys, limits, lowest, merged
 from autoglm_ops.data.tokenizer import train
 from autoglm_ops.errors import SettingsError, UsageError
 
@@ -48,6 +48,11 @@ def test_f07_a_source_never_exceeds_its_cap_and_order_does_not_matter(cap: int, 
     assert kept == capped([CORPUS], cap)
     assert sum(name.startswith("big") for name in kept) == min(cap, 300)
     assert sum(name.startswith("small") for name in kept) == min(cap, 20)
+
+
+def test_where_a_file_is_cut_moves_no_draw() -> None:
+    """`line` counts from the cut."""
+    assert keys(CORPUS).to_list() == keys(CORPUS.with_columns(pl.col("line") + 1000)).to_list()
 
 
 def test_f07_copies_of_one_row_do_not_get_past_the_cap() -> None:

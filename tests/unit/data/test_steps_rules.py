@@ -254,3 +254,29 @@ def test_code_points_are_what_python_says() -> None:
 def test_more_stop_words_than_fit_are_refused() -> None:
     with pytest.raises(SettingsError, match="65 words"):
         GopherQuality(stop_words=tuple(f"w{n}" for n in range(65)))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gopher-quality", {"min_words": "many"}),
+        ("gopher-quality", {"max_symbols": float("nan")}),
+        ("gopher-quality", {"min_word": 5}),
+        ("gopher-repetition", {"top": [[0, 0.2]]}),
+        ("cjk-repetition", {"duplicate": [["five", 0.2]]}),
+        ("normalise", {"form": "NFZ"}),
+        ("pii", {"kinds": ["e-mail"]}),
+        ("language", {"keep": ["English"]}),
+        ("language", {"keep": []}),
+        ("c4", {"min_sentences": None}),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused_before_any_work(name: str, options: dict[str, object]) -> None:
+    with pytest.raises((TypeError, ValueError, SettingsError)):
+        STEPS.get(name)(**options)
+
+
+def test_options_may_come_from_yaml_with_lists_for_tuples() -> None:
+    step = STEPS.get("gopher-repetition")(top=[[2, 0.5]], duplicate=[])
+    assert step.top == ((2, 0.5),)
+    assert reasons(step, "say this again and again") == [None]
