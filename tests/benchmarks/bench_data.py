@@ -50,18 +50,15 @@ def ours(corpus: Path, out: Path) -> None:
 
     clock = Clock()
     steps = [(name, STEPS.get(name)(cjk_share=None)) for name in ("gopher-quality", "gopher-repetition", "c4")]
-    shards: list[Path] = []
-    held: list[pl.DataFrame] = []
+    kept_parts = Parts(out)
     for frame in frames(corpus):
         clock.add("read")
         for name, step in steps:
             frame, _ = step(frame)
             clock.add(name)
-        held.append(frame)
-        if sum(one.estimated_size() for one in held) >= SHARD:
-            shards.append(write(held, out, len(shards)))
+        kept_parts.add(frame)
         clock.add("write")
-    shards.append(write(held, out, len(shards)))
+    shards = kept_parts.close()
     clock.add("write")
     dedup(shards, out / "work", Options())
     clock.add("dedup")
@@ -104,13 +101,30 @@ def frames(corpus: Path) -> Iterator[Any]:
             yield pl.read_ndjson(block + file.readline(), schema=DOCUMENT)
 
 
-def write(held: list[Any], out: Path, number: int) -> Path:
-    import polars as pl
+class Parts:
+    """`kept-<n>.parquet` of about SHARD bytes of frames, written as they come: a frame that is held keeps its whole block alive."""
 
-    path = out / f"kept-{number}.parquet"
-    pl.concat(held).write_parquet(path, compression="zstd")
-    held.clear()
-    return path
+    def __init__(self, out: Path) -> None:
+        self._out, self._paths, self._size = out, [], 0
+        self._writer: Any = None
+
+    def add(self, frame: Any) -> None:
+        import pyarrow.parquet as pq
+
+        table = frame.to_arrow()
+        if self._writer is None:
+            self._paths.append(self._out / f"kept-{len(self._paths)}.parquet")
+            self._writer, self._size = pq.ParquetWriter(self._paths[-1], table.schema, compression="zstd"), 0
+        self._writer.write_table(table)
+        self._size += table.nbytes
+        if self._size > SHARD:
+            self.close()
+
+    def close(self) -> list[Path]:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        return self._paths
 
 
 def run(peer: str, python: str, corpus: Path, kept: Path, out: Path) -> dict[str, Any]:
