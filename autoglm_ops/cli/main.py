@@ -29,7 +29,21 @@ app = typer.Typer(
 WrongCall: Any = typer.BadParameter.__mro__[2]
 
 # One file per group of commands, in the order of a newcomer's day.
-GROUPS = ("doctor", "run", "stage", "runs", "snapshot", "report", "release", "serve", "feedback", "monitor", "airflow", "demo")
+GROUPS = (
+    "doctor",
+    "run",
+    "stage",
+    "runs",
+    "snapshot",
+    "data",
+    "report",
+    "release",
+    "serve",
+    "feedback",
+    "monitor",
+    "airflow",
+    "demo",
+)
 
 
 @app.callback(invoke_without_command=True)

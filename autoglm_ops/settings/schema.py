@@ -48,6 +48,36 @@ class Data(Section):
     """Add the labels that production returned."""
 
 
+class Dedup(Section):
+    enabled: bool = True
+    threshold: Share = 0.8
+    """Least Jaccard similarity of a near-duplicate's word n-grams to an earlier document's."""
+    ngram: Count = 5
+    bands: Count = 20
+    rows: Count = 6
+    """Hashes per band: more find fewer pairs, more bands find more."""
+    memory_mb: Count = 256
+    """Memory a task may take for its arrays."""
+
+
+class Flow(Section):
+    location: str | None = None
+    """Raw text to build a dataset from: a path, s3://bucket/prefix or https://host/file; null asks the command line."""
+    document: Literal["line", "file"] = "line"
+    """What one document of a plain text file is."""
+    steps: tuple[str | dict[str, dict[str, Any]], ...] = ("normalise", "pii")
+    """In order: a step's name, or `name: {option: value}`."""
+    dedup: Dedup = Dedup()
+    source_cap: int | None = Field(default=None, ge=1)
+    """Documents of one source at most; an absolute number, so that nobody floods the corpus."""
+    mix: dict[str, float] = Field(default_factory=dict)
+    """Weights by source; sources without one are left out. Empty keeps everything."""
+    shard_mb: Count = 256
+    """Bytes of input a task reads."""
+    http_hosts: tuple[str, ...] = ()
+    """Hosts that https locations may name; none by default."""
+
+
 class Validation(Section):
     suite: str = "expectations/raw.yaml"
     """The expectations every raw dataset must meet."""
@@ -211,6 +241,7 @@ class Settings(Section):
 
     seed: Seed = 7
     data: Data = Data()
+    flow: Flow = Flow()
     validation: Validation = Validation()
     prepare: Prepare = Prepare()
     tokenize: Tokenize = Tokenize()

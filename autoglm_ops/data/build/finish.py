@@ -1,0 +1,113 @@
+"""The last task: every document accounted for, and the parts under one digest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from autoglm_ops.contracts.flow import BuildPlan, BuiltDataset, Counts, DatasetPart
+from autoglm_ops.contracts.record import digest_of, digest_path
+from autoglm_ops.data.build.folders import made_whole
+from autoglm_ops.data.build.plan import read_plan
+from autoglm_ops.data.build.tasks import place
+from autoglm_ops.errors import AutoGLMError, BadData
+
+RECORD = "_dataset.json"  # an underscore hides it, and what else is no data, from whoever reads the folder as a dataset
+
+
+def finish(work: Path, datasets: Path) -> BuiltDataset:
+    """Publish `datasets/<digest>/`: parts named after their content, _dropped/, _rejected.jsonl and _dataset.json. Ends the work folder.
+
+    Raises BadData when nothing is left, AutoGLMError when a document is unaccounted for.
+    """
+    made = read_plan(work)
+    numbers = range(len(made.shards))
+    parts = [_part(work, number) for number in numbers]
+    filled = [part for part in parts if part.rows]
+    dataset = _described(made, work, filled)
+    if not filled:
+        raise BadData(
+            f"nothing is left of {dataset.seen} documents: {_listed(dataset.dropped)}; loosen flow.steps, or look at {work}",
+            ("empty-dataset",),
+        )
+    target = datasets / dataset.digest
+    if not target.exists():
+        with made_whole(target) as folder:
+            _lay_down(work, zip(numbers, parts, strict=True), folder)
+            dataset.write(folder / RECORD)
+    shutil.rmtree(work)
+    return dataset
+
+
+def load(folder: Path) -> BuiltDataset:
+    """The record of a dataset, its parts checked against it. Raises Tampered, BadData when there is none."""
+    if not (folder / RECORD).exists():
+        raise BadData(
+            f"{folder} is no dataset: it has no {RECORD}; `autoglm data list` shows what there is", ("no-such-dataset",)
+        )
+    return BuiltDataset.read(folder / RECORD)
+
+
+def _part(work: Path, number: int) -> DatasetPart:
+    folder = place(work, "write", number)
+    path, rows = folder / "kept.parquet", Counts.read(folder / "counts.json").kept
+    sha256 = digest_path(path)
+    return DatasetPart(name=f"part-{number:06d}-{sha256[:16]}.parquet", sha256=sha256, rows=rows, size=path.stat().st_size)
+
+
+def _described(made: BuildPlan, work: Path, parts: list[DatasetPart]) -> BuiltDataset:
+    first, last = (
+        [Counts.read(place(work, phase, n) / "counts.json") for n in range(len(made.shards))] for phase in ("read", "write")
+    )
+    dataset = BuiltDataset(
+        digest=digest_of({part.name: part.sha256 for part in parts}),
+        recipe=made.recipe,
+        files=len({part.name for shard in made.shards for part in shard}),
+        bytes=sum(part.stop - part.start for shard in made.shards for part in shard),
+        seen=sum(counts.seen for counts in first),
+        kept=sum(counts.kept for counts in last),
+        characters=sum(counts.characters for counts in last),
+        dropped=_summed(counts.dropped for counts in [*first, *last]),
+        quarantined=_summed(counts.quarantined for counts in first),
+        masked=_summed(counts.masked for counts in first),
+        sources=_summed(counts.sources for counts in last),
+        parts=tuple(parts),
+    )
+    _conserve(dataset)
+    return dataset
+
+
+def _conserve(dataset: BuiltDataset) -> None:
+    out = dataset.kept + sum(dataset.dropped.values()) + sum(dataset.quarantined.values())
+    if dataset.seen != out or dataset.kept != sum(part.rows for part in dataset.parts):
+        raise AutoGLMError(
+            f"{dataset.seen} documents were read and {out} are accounted for; this is a bug, nothing was published"
+        )
+
+
+def _summed(parts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    return {word: count for word, count in sorted(total.items()) if count}
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{word} {count}" for word, count in counts.items())
+
+
+def _lay_down(work: Path, parts: Iterable[tuple[int, DatasetPart]], folder: Path) -> None:
+    """Parts are linked, not copied: the work folder goes afterwards."""
+    (folder / "_dropped").mkdir()
+    with (folder / "_rejected.jsonl").open("wb") as rejected:
+        for number, part in parts:
+            written, first = place(work, "write", number), place(work, "read", number)
+            if part.rows:
+                os.link(written / "kept.parquet", folder / part.name)
+            for phase, source in (("steps", first), ("corpus", written)):
+                os.link(source / "dropped.parquet", folder / "_dropped" / f"{number:06d}-{phase}.parquet")
+            with (first / "rejected.jsonl").open("rb") as lines:
+                shutil.copyfileobj(lines, rejected)
