@@ -106,12 +106,22 @@ def task(
         show_json(_summary(built)) if as_json else _say(built)
         return
     whole.task(folder, phase.value, number, dataset.limits(settings))
-    said = {
-        "phase": phase.value,
-        "number": number,
-        "ranges": len(whole.numbers(folder, "match")) if phase is Phase.VERIFY else None,
-    }
+    said = {"phase": phase.value, "number": number}
     show_json(said) if as_json else print(f"{phase.value} {number}: done")
+
+
+@data.command()
+def numbers(
+    work: Annotated[str, typer.Argument(help="The work folder's name, as `autoglm data plan` prints it.")],
+    phase: Annotated[Phase, typer.Argument(help="Of what.")],
+    as_json: AsJson = False,
+) -> None:
+    """List the tasks of a phase by number. Those of `match` are known when every `read` is done."""
+    from autoglm_ops.data.build import whole
+    from autoglm_ops.stages import dataset
+
+    found = list(whole.numbers(dataset.work_folder(home(), work), phase.value))
+    show_json({"numbers": found}) if as_json else print(*found)
 
 
 @data.command("list")

@@ -12,21 +12,22 @@ from autoglm_ops.contracts.record import Record
 from autoglm_ops.stages import graph
 
 COMMANDS = {
-    "demo", "doctor", "down", "feedback", "ledger", "monitor", "promote", "report", "rollback", "run", "runs", "serve", "snapshot",
+    "data", "demo", "doctor", "down", "feedback", "ledger", "monitor", "promote", "report", "rollback", "run", "runs", "serve", "snapshot",
     "stage", "up",
 }  # fmt: skip
 GROUPS = {
+    "data": {"build", "diff", "list", "numbers", "plan", "profile", "task"},
     "runs": {"list", "show", "prune", "open", "exec", "close"},
     "feedback": {"status", "export", "collect", "signals", "patch", "undo", "patches"},
 }
 RECORDS = {
-    "Alert", "AsOf", "Champion", "CheckpointManifest", "Completion", "DatasetVersion", "DayTally", "DriftReport", "EvaluationReport",
+    "Alert", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally", "DriftReport", "EvaluationReport",
     "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "GateVerdict", "HardwareSpec", "Interval", "JobSpec",
-    "JobStatus", "LabelledRow", "ModelRef", "ModelShape", "ParallelPlan", "PatchSet", "Prediction", "Profile", "Promotion", "RunInfo",
-    "SearchSpacePatch", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "TokenMeta",
+    "JobStatus", "LabelledRow", "LocationProfile", "ModelRef", "ModelShape", "ParallelPlan", "PatchSet", "PlannedPart", "Prediction", "Profile", "Promotion", "Recipe", "RunInfo",
+    "SearchSpacePatch", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "TokenMeta",
     "TrainingRecord", "Trial", "TuningReport", "ValidationReport",
 }  # fmt: skip
-MODULES = ("arrays", "cluster", "data", "feedback", "inputs", "record", "release", "serving", "training")
+MODULES = ("arrays", "cluster", "data", "feedback", "flow", "inputs", "record", "release", "serving", "training")
 
 
 def test_the_commands_are_these() -> None:

@@ -1,0 +1,88 @@
+"""`autoglm data …` as a person and as a machine call it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from autoglm_ops.cli.main import main
+
+TEXT = "this is review number {} of a house by the sea with many words that nobody wrote twice so far {}"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = Path(__file__).parents[3]
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / "checkout" / "params.yaml").write_bytes((root / "params.yaml").read_bytes())
+    monkeypatch.setenv("AUTOGLM_CHECKOUT", str(tmp_path / "checkout"))
+    monkeypatch.setenv("AUTOGLM_HOME", str(tmp_path / "home"))
+    lines = [json.dumps({"text": TEXT.format(number, number * 7919), "label": "ab"[number % 2]}) for number in range(60)]
+    (tmp_path / "raw.jsonl").write_text("\n".join([*lines, lines[0], "{"]) + "\n")
+    return tmp_path
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["data", *arguments])
+    said = capsys.readouterr()
+    assert ended.value.code == code, said
+    return said.out if code == 0 else said.err
+
+
+def test_built_task_by_task_is_built_whole(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = str(place / "raw.jsonl")
+    whole = json.loads(call(capsys, "build", raw, "--jobs", "1", "--json"))
+    assert (whole["seen"], whole["kept"], whole["dropped"], whole["quarantined"]) == (62, 60, {"duplicate": 1}, {"bad-json": 1})
+    work = json.loads(call(capsys, "plan", raw, "--json"))["work"]
+    for phase in ("read", "match", "verify", "settle", "weigh", "write"):
+        for number in json.loads(call(capsys, "numbers", work, phase, "--json"))["numbers"]:
+            call(capsys, "task", work, phase, str(number))
+    assert json.loads(call(capsys, "task", work, "finish", "--json"))["digest"] == whole["digest"]
+    assert "no build is called" in call(capsys, "task", work, "finish", code=2)
+    assert whole["digest"][:16] in call(capsys, "list")
+
+
+def test_two_datasets_are_compared(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = place / "raw.jsonl"
+    first = json.loads(call(capsys, "build", str(raw), "--jobs", "1", "--json"))["digest"]
+    with raw.open("a") as file:
+        file.write(json.dumps({"text": "a new document that was never there before, about ships", "label": "c"}) + "\n")
+    second = json.loads(call(capsys, "build", str(raw), "--jobs", "1", "--json"))["digest"]
+    found = json.loads(call(capsys, "diff", first[:12], second[:12], "--json"))
+    assert (found["common"], found["removed"], found["added"]) == (60, 0, 1) and found["labels"]["c"] == [0, 1]
+    assert "60 in both, 0 gone, 1 new" in call(capsys, "diff", first, second)
+    assert "no dataset begin with" in call(capsys, "diff", "ffff0000", second, code=2)
+
+
+def test_a_profile_says_what_is_there(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = place / "profile.html"
+    found = json.loads(call(capsys, "profile", str(place / "raw.jsonl"), "--html", str(page), "--json"))
+    assert (found["rows"], found["repeated"], found["rejected"], found["labels"]) == (
+        61,
+        1,
+        {"bad-json": 1},
+        {"a": 31, "b": 30},
+    )
+    assert found["languages"]["en"] == found["sample"] == 60
+    assert "<td>en</td>" in page.read_text() and "http" not in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("build",), 2, "flow.location"),
+        (("build", "nowhere.jsonl"), 3, "nowhere.jsonl"),
+        (("build", "ftp://host/x.jsonl"), 2, "unknown data location 'ftp'"),
+        (("build", "https://example.org/x.jsonl"), 3, "list of allowed hosts"),
+        (("build", "raw.jsonl", "--set", "flow.steps=[normalize]"), 2, "did you mean 'normalise'"),
+        (("build", "raw.jsonl", "--set", "flow.dedup.threshold=7"), 2, "flow.dedup.threshold"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_message(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    message = call(capsys, *arguments, code=code)
+    assert said in message and "Traceback" not in message
