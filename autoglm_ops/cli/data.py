@@ -105,7 +105,8 @@ def task(
         built = dataset.close_build(folder, home())
         show_json(_summary(built)) if as_json else _say(built)
         return
-    whole.task(folder, phase.value, number, dataset.limits(settings))
+    if not dataset.is_finished(folder, home()):
+        whole.task(folder, phase.value, number, dataset.limits(settings))
     said = {"phase": phase.value, "number": number}
     show_json(said) if as_json else print(f"{phase.value} {number}: done")
 
@@ -120,7 +121,8 @@ def numbers(
     from autoglm_ops.data.build import whole
     from autoglm_ops.stages import dataset
 
-    found = list(whole.numbers(dataset.work_folder(home(), work), phase.value))
+    folder = dataset.work_folder(home(), work)
+    found = [] if dataset.is_finished(folder, home()) else list(whole.numbers(folder, phase.value))
     show_json({"numbers": found}) if as_json else print(*found)
 
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from autoglm_ops.contracts.feedback import DriftReport
 from autoglm_ops.contracts.flow import BuiltDataset, LocationProfile, Recipe, StepSpec
-from autoglm_ops.data.build.finish import finish, load
+from autoglm_ops.data.build.finish import finish, finished, load
 from autoglm_ops.data.build.folders import frames
 from autoglm_ops.data.build.plan import is_cuttable, plan, shape_of
 from autoglm_ops.data.build.whole import Watch, run
@@ -77,7 +77,7 @@ def build(settings: Settings, work: Path, home: Path, jobs: int, watch: Watch) -
 
 def close_build(work: Path, home: Path) -> BuiltDataset:
     """The last task, for those who ran the others one by one."""
-    return finish(work, datasets(home))
+    return finished(work, datasets(home)) or finish(work, datasets(home))
 
 
 def look(settings: Settings, where: str, most: int) -> LocationProfile:
@@ -88,6 +88,11 @@ def look(settings: Settings, where: str, most: int) -> LocationProfile:
     chosen = shards[:: max(sum(shard.size for shard in shards) // most, 1)]
     items = (item for shard in chosen for item in read(shard, where, shape_of(made), bounds))
     return profile_of(items, len(place.blobs), place.ignored, sum(shard.size for shard in chosen), settings.seed)
+
+
+def is_finished(work: Path, home: Path) -> bool:
+    """Whether the build in `work` has made its dataset, and it is still there."""
+    return finished(work, datasets(home)) is not None
 
 
 def datasets(home: Path) -> Path:

@@ -15,11 +15,13 @@ from autoglm_ops.data.build.plan import read_plan
 from autoglm_ops.data.build.tasks import place
 from autoglm_ops.errors import AutoGLMError, BadData
 
+DONE = "finished.json"
 RECORD = "_dataset.json"  # an underscore hides it, and what else is no data, from whoever reads the folder as a dataset
 
 
 def finish(work: Path, datasets: Path) -> BuiltDataset:
-    """Publish `datasets/<digest>/`: parts named after their content, _dropped/, _rejected.jsonl and _dataset.json. Ends the work folder.
+    """Publish `datasets/<digest>/`: parts named after their content, _dropped/, _rejected.jsonl and _dataset.json. Of the work folder
+    stays what says that it is done.
 
     Raises BadData when nothing is left, AutoGLMError when a document is unaccounted for.
     """
@@ -38,8 +40,17 @@ def finish(work: Path, datasets: Path) -> BuiltDataset:
         with made_whole(target) as folder:
             _lay_down(work, zip(numbers, parts, strict=True), folder)
             dataset.write(folder / RECORD)
-    shutil.rmtree(work)
+    dataset.write(work / DONE)
+    for path in work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
     return dataset
+
+
+def finished(work: Path, datasets: Path) -> BuiltDataset | None:
+    """What this build has made already, while the dataset is still there: the same raw text and recipe make it once."""
+    made = BuiltDataset.read(work / DONE) if (work / DONE).exists() else None
+    return made if made is not None and (datasets / made.digest / RECORD).exists() else None
 
 
 def load(folder: Path) -> BuiltDataset:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autoglm_ops.contracts.flow import BuiltDataset
 from autoglm_ops.data.build import tasks
-from autoglm_ops.data.build.finish import finish
+from autoglm_ops.data.build.finish import finish, finished
 from autoglm_ops.data.build.plan import read_plan
 from autoglm_ops.data.readers import Limits
 
@@ -20,6 +20,8 @@ Watch = Callable[[str, int, int], None]
 
 def run(work: Path, datasets: Path, limits: Limits, jobs: int, watch: Watch) -> BuiltDataset:
     """Every phase of the build in `work`, then `datasets/<digest>/`. Raises what its tasks raise; what was done stays done."""
+    if (made := finished(work, datasets)) is not None:
+        return made
     jobs = min(jobs, len(read_plan(work).shards))
     if jobs == 1:
         _phases(work, limits, None, watch)

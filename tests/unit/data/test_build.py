@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from autoglm_ops.errors import BadData, SettingsError
 def build(raw: Path, home: Path, recipe: Recipe | None = None, jobs: int = 1) -> tuple[BuiltDataset, Path]:
     work = plan(str(raw), recipe or build_corpus.recipe(), home / "scratch", Limits())
     made = run(work, home / "datasets", Limits(), jobs, lambda *_: None)
-    assert not work.exists()
+    assert sorted(path.name for path in work.iterdir()) == ["finished.json", "plan.json"]
     return made, home / "datasets" / made.digest
 
 
@@ -107,6 +108,16 @@ def test_tasks_in_any_order_and_twice_make_the_same(
             task(work, phase, number, Limits())
     made = run(work, tmp_path / "datasets", Limits(), 1, lambda *_: None)  # finds all of it done
     assert made.digest == built[0].digest
+
+
+def test_the_same_build_again_does_nothing_until_its_dataset_is_gone(
+    corpus: tuple[Path, dict[str, int]], tmp_path: Path
+) -> None:
+    made, folder = build(corpus[0], tmp_path)
+    before = folder.stat().st_mtime_ns
+    assert build(corpus[0], tmp_path)[0] == made and folder.stat().st_mtime_ns == before
+    shutil.rmtree(folder)
+    assert build(corpus[0], tmp_path)[0] == made and folder.exists()
 
 
 def test_caps_and_mixing_hold_whatever_the_shards(corpus: tuple[Path, dict[str, int]], tmp_path: Path) -> None:
