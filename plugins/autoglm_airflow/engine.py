@@ -195,6 +195,8 @@ def _logged(ti: TaskInstance) -> Iterator[None]:
     """Everything this process prints goes to the attempt's log, where the UI looks for it."""
     base = Path(airflow_conf.get("logging", "base_log_folder"))
     folder = base / f"dag_id={ti.dag_id}" / f"run_id={ti.run_id}" / f"task_id={ti.task_id}"
+    if ti.map_index >= 0:
+        folder /= f"map_index={ti.map_index}"
     folder.mkdir(parents=True, exist_ok=True)
     kept = [os.dup(1), os.dup(2)]
     with (folder / f"attempt={ti.try_number}.log").open("ab") as file:
