@@ -18,7 +18,7 @@ class Catalog:
     """Names to factories. A factory is given as `"package.module:attribute"` and imported only when asked for.
 
     Example:
-        >>> Catalog("reader", {"jsonl": "autoglm_ops.data.jsonl:read"}).names()
+        >>> Catalog("reader", {"jsonl": "autoglm_ops.data.readers.jsonl:read"}).names()
         ['jsonl']
     """
 

@@ -1,34 +1,25 @@
 """The dataset of a run: which files it is, their digests, their rows and the days they span.
 
-`path` is a JSONL, CSV or Parquet file, or a folder of them; None is the bundled dataset.
+`path` is a file or a folder of any format the engine reads, or a dataset it built; None is the bundled dataset.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
 
-from autoglm_ops.catalog import Catalog
 from autoglm_ops.contracts.data import SourceFile, SourceManifest
 from autoglm_ops.contracts.record import digest_path
 from autoglm_ops.data import bundled
 from autoglm_ops.data.fields import is_day
+from autoglm_ops.data.readers import Blob, Limits, Rejected, plan, survey
+from autoglm_ops.data.readers import reading as engine
+from autoglm_ops.data.readers.names import kind_of
 from autoglm_ops.data.rows import Reject, Row, Shape
 from autoglm_ops.errors import BadData, Tampered
 
-log = logging.getLogger(__name__)
-
-READERS = Catalog(
-    "data file format",
-    {
-        ".jsonl": "autoglm_ops.data.jsonl:read",
-        ".csv": "autoglm_ops.data.csvfile:read",
-        ".parquet": "autoglm_ops.data.parquet:read",
-    },
-    group="autoglm_ops.readers",
-)
+WHOLE = 1 << 62  # bytes of a shard: the cycle reads its dataset in one piece
 
 
 def resolve(path: str | None, origin: Path) -> Path | None:
@@ -38,9 +29,13 @@ def resolve(path: str | None, origin: Path) -> Path | None:
 
 def manifest(path: Path | None) -> SourceManifest:
     """The dataset's files by name, size and sha256. Raises BadData when there are none."""
+    if path is None:
+        files = ((name, digest_path(file), file.stat().st_size) for name, file in _bundled())
+    else:
+        files = ((blob.name, blob.version, blob.size) for blob in _blobs(path))
     return SourceManifest(
         kind=bundled.KIND if path is None else "files",
-        files=tuple(SourceFile(name=name, sha256=digest_path(file), size=file.stat().st_size) for name, file in _files(path)),
+        files=tuple(SourceFile(name=name, sha256=sha256, size=size) for name, sha256, size in files),
     )
 
 
@@ -61,8 +56,19 @@ def read(path: Path | None, shape: Shape, days: int) -> Iterator[Row | Reject]:
     if path is None:
         yield from bundled.read(shape, days)
         return
-    for name, file in _files(path):
-        yield from READERS.get(file.suffix.lower())(file, name, shape)
+    rows = labelled = 0
+    for shard in plan(_blobs(path), WHOLE):
+        for item in engine.read(shard, str(path), shape, Limits()):
+            if isinstance(item, Rejected):
+                yield Reject(item.source, item.line, item.reason, item.raw)
+                continue
+            rows, labelled = rows + item.height, labelled + item["label"].count()
+            yield from (Row(*values) for values in item.iter_rows())
+    if rows and not labelled:
+        raise BadData(
+            f"{path.name}: none of its {rows} rows has a {shape.columns['label']!r}; name its columns in params.yaml, data.columns",
+            ("missing-column",),
+        )
 
 
 def days(path: Path | None, epoch: date, days: int, columns: Mapping[str, str]) -> tuple[str, str]:
@@ -76,31 +82,14 @@ def days(path: Path | None, epoch: date, days: int, columns: Mapping[str, str]) 
     return min(known), max(known)
 
 
-def _files(path: Path | None) -> list[tuple[str, Path]]:
-    """Name (relative to the dataset's root) and place of each file, sorted by name."""
-    if path is None:
-        place = bundled.folder()
-        return [(f"{bundled.KIND}/{label}.txt", place / f"{label}.txt") for label in bundled.LABELS]
-    if path.is_file():
-        READERS.get(path.suffix.lower())
-        return [(path.name, path)]
-    if not path.is_dir():
-        raise BadData(
-            f"data.path {str(path)!r} does not exist; name a JSONL, CSV or Parquet file or a folder of them", ("no-such-file",)
-        )
-    return _folder(path)
+def _bundled() -> list[tuple[str, Path]]:
+    place = bundled.folder()
+    return [(f"{bundled.KIND}/{label}.txt", place / f"{label}.txt") for label in bundled.LABELS]
 
 
-def _folder(path: Path) -> list[tuple[str, Path]]:
-    known = READERS.names()
-    inside = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
-    chosen = [(name, file) for name, file in inside if file.suffix.lower() in known and not _hidden(name)]
-    if ignored := len(inside) - len(chosen):
-        log.warning("%s: %d files are of no known format (%s) and are left alone", path.name, ignored, ", ".join(known))
-    if not chosen:
-        raise BadData(f"data.path {str(path)!r} holds no file of a known format ({', '.join(known)})", ("empty-file",))
-    return chosen
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
+def _blobs(path: Path) -> list[Blob]:
+    """The files that can hold labels: plain text cannot. Raises BadData when there are none."""
+    found = [blob for blob in survey(str(path), Limits()).blobs if (kind := kind_of(blob.name)) and kind.form != ".txt"]
+    if not found:
+        raise BadData(f"{str(path)!r} holds plain text alone; labelled rows come as JSONL, CSV or Parquet", ("empty-file",))
+    return found

@@ -11,7 +11,7 @@ from pathlib import Path
 from autoglm_ops.contracts.data import SourceManifest
 from autoglm_ops.contracts.feedback import FeedbackSnapshot
 from autoglm_ops.contracts.inputs import AsOf
-from autoglm_ops.data import jsonl, source
+from autoglm_ops.data import source
 from autoglm_ops.data.intake import Intake, take
 from autoglm_ops.data.rows import Reject, Row, Shape
 from autoglm_ops.data.tables import write_rejects, write_rows
@@ -73,4 +73,5 @@ def _feedback(context: Context, until: str) -> Intake:
 def _labels(path: Path, context: Context) -> Iterator[Row | Reject]:
     """What production returned has our own column names, whatever the source calls its."""
     ours = {name: name for name in context.settings.data.columns.model_dump()}
-    return jsonl.read(path, f"feedback/{path.name}", Shape(ours, context.settings.data.epoch))
+    for item in source.read(path, Shape(ours, context.settings.data.epoch), context.settings.data.days):
+        yield item if isinstance(item, Row) else item._replace(source=f"feedback/{item.source}")

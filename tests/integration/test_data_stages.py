@@ -162,7 +162,7 @@ def _cut(path: Path) -> None:
             {"data__labels": ["pos", "neg"], "validation__budget_rows": 3},
             "over-budget: 60 rows are bad (unknown-label 60)",
         ),
-        (rows(label=None), {}, "expectation-failed: expect_column_values_to_not_be_null of label"),
+        ([*rows(label=None), *rows(2)], {}, "expectation-failed: expect_column_values_to_not_be_null of label"),
         ([*rows(), *rows(4, label="NaN")], {"validation__budget_rows": 3}, "over-budget: 4 rows are bad (nan-label 4)"),
         (
             [*rows(), *rows(4, timestamp="soon")],
@@ -202,7 +202,7 @@ def test_bad_rows_within_the_budget_are_kept_aside_with_reason_and_line(workspac
     facts = run(root, "ingest", "validate")["ingest"].facts
     assert facts["truncated_files"] == ["mine.jsonl"]
     found = [json.loads(line) for line in (root / "out/validate/quarantine.jsonl").read_text().splitlines()]
-    assert [(item["reason"], item["line"]) for item in found] == [("bad-utf8", 82), ("truncated", 83), ("null-text", 81)]
+    assert [(item["reason"], item["line"]) for item in found] == [("null-text", 81), ("bad-utf8", 82), ("truncated", 83)]
     report = ValidationReport.read(root / "out/validate/report.json")
     assert (report.rows_in, report.rows_out) == (83, 80)
 

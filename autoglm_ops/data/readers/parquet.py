@@ -38,7 +38,7 @@ def read(source: Opened) -> Iterator[pl.DataFrame | Rejected]:
                 yield from rejects
             if done != file.metadata.num_rows:  # a damaged footer can skip row groups without an error
                 raise pa.ArrowInvalid(f"its footer says {file.metadata.num_rows} rows, {done} could be read")
-    except (pa.ArrowException, OSError, MemoryError) as error:
+    except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BadData(f"{source.name} is not a whole Parquet file: {reason}; write it again", ("truncated",)) from error
 
@@ -99,7 +99,7 @@ def _dictionary_bytes(chunk: Any, raw: BinaryIO) -> int:
         shift += 7
         if byte < 128:
             return size >> 1
-    raise BadData("a dictionary page has no readable header; write the Parquet file again", ("truncated",))
+    raise OSError("a dictionary page has no readable header")
 
 
 def _judge(batch: Any, done: int, source: Opened) -> tuple[list[Row], list[Rejected]]:

@@ -1,4 +1,4 @@
-"""Parquet: typed columns bring their own faults."""
+"""Parquet as a labelled dataset: typed columns bring their own faults."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from autoglm_ops.data import parquet
+from autoglm_ops.data import source
 from autoglm_ops.data.rows import Reject, Row, Shape
 from autoglm_ops.errors import BadData
 
 
 def read(path: Path, columns: dict[str, pa.Array], shape: Shape) -> list[Row | Reject]:
     pq.write_table(pa.table(columns), path)
-    return list(parquet.read(path, path.name, shape))
+    return list(source.read(path, shape, 14))
 
 
 def test_a_nan_label_is_a_reject_and_a_whole_float_is_its_integer(tmp_path: Path, shape: Shape) -> None:
@@ -45,14 +45,14 @@ def test_dates_and_times_become_utc_days(tmp_path: Path, shape: Shape) -> None:
 
 
 def test_a_torn_file_an_empty_one_and_a_missing_column_are_refused(tmp_path: Path, shape: Shape) -> None:
-    with pytest.raises(BadData, match="has no column 'label'"):
+    with pytest.raises(BadData, match="none of its 1 rows has a 'label'"):
         read(tmp_path / "rows.parquet", {"text": pa.array(["a"])}, shape)
     with pytest.raises(BadData, match="has no rows"):
         read(tmp_path / "rows.parquet", {"text": pa.array([], pa.string()), "label": pa.array([], pa.string())}, shape)
     whole = (tmp_path / "rows.parquet").read_bytes()
     (tmp_path / "torn.parquet").write_bytes(whole[:-5])
     with pytest.raises(BadData, match="not a whole Parquet file"):
-        list(parquet.read(tmp_path / "torn.parquet", "torn.parquet", shape))
+        list(source.read(tmp_path / "torn.parquet", shape, 14))
 
 
 def test_a_flipped_byte_gives_rows_or_one_clear_refusal(tmp_path: Path, shape: Shape) -> None:
@@ -63,7 +63,7 @@ def test_a_flipped_byte_gives_rows_or_one_clear_refusal(tmp_path: Path, shape: S
     for place in range(4, len(whole), 3):
         (tmp_path / "bad.parquet").write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
         try:
-            assert len(list(parquet.read(tmp_path / "bad.parquet", "bad.parquet", shape))) == 20
+            assert len(list(source.read(tmp_path / "bad.parquet", shape, 14))) == 20
         except BadData as error:
             assert "bad.parquet" in str(error)
             refused += 1

@@ -12,7 +12,7 @@ import pytest
 from autoglm_ops.data import source
 from autoglm_ops.data.intake import take
 from autoglm_ops.data.rows import Reject, Row, Shape
-from autoglm_ops.errors import BadData, Tampered, UsageError
+from autoglm_ops.errors import BadData, Tampered
 
 EPOCH = date(2026, 1, 1)
 
@@ -84,7 +84,7 @@ def test_data_that_changed_since_the_snapshot_is_refused(tmp_path: Path) -> None
     [
         ("gone.jsonl", BadData, "does not exist"),
         ("empty", BadData, "holds no file"),
-        ("x.xls", UsageError, "unknown data file format"),
+        ("x.xls", BadData, "no file of a known format"),
     ],
 )
 def test_a_path_that_names_no_data_is_refused(name: str, error: type[Exception], words: str, tmp_path: Path) -> None:
