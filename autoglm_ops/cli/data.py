@@ -52,9 +52,10 @@ def build(
     Killed and started again it goes on where it was. The dataset's name is the digest of its content; train on it with
     data.path = .autoglm/datasets/<digest>.
     """
-    from autoglm_ops.stages import dataset
+    from autoglm_ops.stages import dataset, dataset_suite
 
     settings = load(checkout() / "params.yaml", overrides=sets or (), configs=configs or ())
+    check = dataset_suite.check(settings, checkout(), home())
     console = Console(stderr=True, highlight=False)
     started = time.monotonic()
     where = dataset.location(settings, location, checkout())
@@ -69,7 +70,7 @@ def build(
             if phase in bars:
                 progress.update(bars[phase], completed=done)  # type: ignore[arg-type]
 
-        built = dataset.build(settings, work, home(), jobs, watch)
+        built = dataset.build(settings, work, home(), jobs, watch, check)
     if as_json:
         show_json(_summary(built) | {"path": str(dataset.datasets(home()) / built.digest)})
     else:
@@ -98,11 +99,11 @@ def task(
 ) -> None:
     """Run one task of a build. One that is done does nothing; `finish` publishes the dataset."""
     from autoglm_ops.data.build import whole
-    from autoglm_ops.stages import dataset
+    from autoglm_ops.stages import dataset, dataset_suite
 
     settings, folder = load(checkout() / "params.yaml", overrides=sets or ()), dataset.work_folder(home(), work)
     if phase is Phase.FINISH:
-        built = dataset.close_build(folder, home())
+        built = dataset.close_build(folder, home(), dataset_suite.check(settings, checkout(), home()))
         show_json(_summary(built)) if as_json else _say(built)
         return
     if not dataset.is_finished(folder, home()):

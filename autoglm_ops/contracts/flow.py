@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from autoglm_ops.contracts.data import Expectation
 from autoglm_ops.contracts.record import Record
 
 
@@ -88,6 +89,24 @@ class BuiltDataset(Record):
     masked: dict[str, int]
     sources: dict[str, int]
     parts: tuple[DatasetPart, ...]
+
+
+class SuiteReport(Record):
+    """`_validation.json` of a built dataset: what a suite of expectations saw in `looked` of its `rows` documents.
+
+    A fault that none of them has is, at 95 % confidence, in less than the share `unseen` of all documents; 0 when all were looked at.
+    `asked` is the digest of the expectations with their settings filled in.
+    """
+
+    verdict: Literal["accepted", "refused"]
+    dataset: str
+    suite: str
+    asked: str
+    rows: int
+    looked: int
+    unseen: float
+    expectations: tuple[Expectation, ...]
+    reasons: tuple[str, ...] = ()
 
 
 class LocationProfile(Record):

@@ -74,6 +74,8 @@ class Flow(Section):
     """Weights by source; sources without one are left out. Empty keeps everything."""
     shard_mb: Count = 256
     """Bytes of input a task reads."""
+    suite: str | None = "expectations/documents.yaml"
+    """The expectations a dataset must meet before it is published; null asks for none."""
     http_hosts: tuple[str, ...] = ()
     """Hosts that https locations may name; none by default."""
 

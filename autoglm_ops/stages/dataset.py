@@ -10,7 +10,7 @@ import polars as pl
 
 from autoglm_ops.contracts.feedback import DriftReport
 from autoglm_ops.contracts.flow import BuiltDataset, LocationProfile, Recipe, StepSpec
-from autoglm_ops.data.build.finish import finish, finished, load
+from autoglm_ops.data.build.finish import Check, finish, finished, load
 from autoglm_ops.data.build.folders import frames
 from autoglm_ops.data.build.plan import is_cuttable, plan, shape_of
 from autoglm_ops.data.build.whole import Watch, run
@@ -70,14 +70,14 @@ def work_folder(home: Path, name: str) -> Path:
     return folder
 
 
-def build(settings: Settings, work: Path, home: Path, jobs: int, watch: Watch) -> BuiltDataset:
+def build(settings: Settings, work: Path, home: Path, jobs: int, watch: Watch, check: Check) -> BuiltDataset:
     """All of it, on this machine."""
-    return run(work, datasets(home), limits(settings), jobs, watch)
+    return run(work, datasets(home), limits(settings), jobs, watch, check)
 
 
-def close_build(work: Path, home: Path) -> BuiltDataset:
+def close_build(work: Path, home: Path, check: Check) -> BuiltDataset:
     """The last task, for those who ran the others one by one."""
-    return finished(work, datasets(home)) or finish(work, datasets(home))
+    return finish(work, datasets(home), check)
 
 
 def look(settings: Settings, where: str, most: int) -> LocationProfile:

@@ -17,13 +17,16 @@ from autoglm_ops.validation.suite import Check
 SHOWN = 3  # examples of unexpected values in a report
 
 
-def run(checks: Sequence[Check], columns: Mapping[str, Sequence[Any]]) -> tuple[Expectation, ...]:
+def run(checks: Sequence[Check], columns: Mapping[str, Sequence[Any]], rows: int | None = None) -> tuple[Expectation, ...]:
     """Check `columns` (name -> values, one length). Those over the table come first; if one fails the others are not run.
 
+    `rows`: how many there are when `columns` is a sample of them; the count is then judged by it.
     Raises SettingsError for an expectation that Great Expectations does not know or whose arguments it refuses.
     """
     frame = pd.DataFrame(dict(columns))
-    table = _validate([check for check in checks if check.over_table], frame)
+    counting = [check for check in checks if check.over_count] if rows is not None else []
+    table = _counts(counting, rows or 0)
+    table += _validate([check for check in checks if check.over_table and check not in counting], frame)
     if not all(result.success for result in table):
         return table
     return table + _validate([check for check in checks if not check.over_table], frame)
@@ -41,6 +44,24 @@ def _validate(checks: Sequence[Check], frame: pd.DataFrame) -> tuple[Expectation
     outcome = batch.validate(suite)
     by_place = {result.expectation_config.meta["place"]: result for result in outcome.results}
     return tuple(_expectation(check, by_place[place]) for place, check in enumerate(checks))
+
+
+def _counts(checks: Sequence[Check], rows: int) -> tuple[Expectation, ...]:
+    """The number of rows as the one value of a column: a frame of so many rows would cost 30 bytes each, though it had no column."""
+    judged = _validate([_of_count(check) for check in checks], pd.DataFrame({"rows": [rows]}))
+    return tuple(
+        Expectation(name=check.type, column=None, success=item.success, expected=_expected(check), observed=item.observed)
+        for check, item in zip(checks, judged, strict=True)
+    )
+
+
+def _of_count(check: Check) -> Check:
+    asked = check.arguments
+    if check.type.endswith("_to_equal") and set(asked) == {"value"}:
+        asked = {"min_value": asked["value"], "max_value": asked["value"]}
+    elif not check.type.endswith("_to_be_between"):
+        raise SettingsError(f"{check.type} cannot be asked of a sample; use expect_table_row_count_to_be_between")
+    return Check(type="expect_column_max_to_be_between", column="rows", **asked)
 
 
 def _library() -> Any:

@@ -1,4 +1,4 @@
-"""The validation report as one self-contained page. Pure: the same report gives the same bytes."""
+"""Validation reports as self-contained pages. Pure: the same report gives the same bytes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from autoglm_ops.contracts.data import Expectation, ValidationReport
+from autoglm_ops.contracts.flow import SuiteReport
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
@@ -18,12 +19,31 @@ th{background:#f6f8fa}td.n{text-align:right;font-variant-numeric:tabular-nums}
 
 def page(report: ValidationReport) -> str:
     """HTML: the verdict with its reasons, the counts, and every expectation with what was expected and seen."""
+    return _page(report, "<h2>Rows</h2>", _table(("", "rows"), _counts(report)))
+
+
+def documents_page(report: SuiteReport) -> str:
+    """The same of a built dataset: the counts are what was looked at, and what that says of the rest."""
+    rows: list[tuple[str, ...]] = [("in the dataset", _number(report.rows)), ("looked at", _number(report.looked))]
+    named = f"<p>Dataset <code>{escape(report.dataset)}</code>, suite <code>{escape(report.suite)}</code>.</p>"
+    return _page(report, named, "<h2>Documents</h2>", _table(("", "documents"), rows), f"<p>{escape(_sure(report))}</p>")
+
+
+def _sure(report: SuiteReport) -> str:
+    if not report.unseen:
+        return "Every document was looked at."
+    return (
+        "These were drawn by a hash of their ids. A fault that none of these has is, at 95 % confidence, "
+        f"in less than {report.unseen:.3%} of the documents."
+    )
+
+
+def _page(report: ValidationReport | SuiteReport, *middle: str) -> str:
     mark = "ok" if report.verdict == "accepted" else "no"
     body = [
         f'<h1>Validation: <span class="{mark}">{report.verdict}</span></h1>',
         _reasons(report.reasons),
-        "<h2>Rows</h2>",
-        _table(("", "rows"), _counts(report)),
+        *middle,
         "<h2>Expectations</h2>",
         _table(("", "expectation", "column", "expected", "observed"), (_line(item) for item in report.expectations)),
     ]

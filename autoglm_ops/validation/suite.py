@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autoglm_ops.errors import SettingsError
 
@@ -31,6 +31,11 @@ class Check(BaseModel):
         """Whether it judges the table as a whole."""
         return self.type.startswith("expect_table_")
 
+    @property
+    def over_count(self) -> bool:
+        """Whether it judges how many rows there are."""
+        return self.type.startswith("expect_table_row_count_")
+
 
 class Suite(BaseModel):
     """raw: on all rows. accepted: on the rows that were not quarantined."""
@@ -41,16 +46,36 @@ class Suite(BaseModel):
     accepted: tuple[Check, ...]
 
 
+class DocumentSuite(BaseModel):
+    """documents: on those of a built dataset, or on a sample of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    documents: tuple[Check, ...] = Field(min_length=1)
+
+
+Model = TypeVar("Model", Suite, DocumentSuite)
+
+
 def parse(tree: Any, settings: Mapping[str, Any], where: str) -> Suite:
     """The suite in a parsed YAML tree. Raises SettingsError naming the entry in `where`."""
+    suite = _valid(Suite, tree, where)
+    return Suite(raw=_filled(suite.raw, settings, where), accepted=_filled(suite.accepted, settings, where))
+
+
+def parse_documents(tree: Any, settings: Mapping[str, Any], where: str) -> tuple[Check, ...]:
+    """The checks of a suite for built datasets. Raises SettingsError naming the entry in `where`."""
+    return _filled(_valid(DocumentSuite, tree, where).documents, settings, where)
+
+
+def _valid(model: type[Model], tree: Any, where: str) -> Model:
     try:
-        suite = Suite.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         raise SettingsError(
             f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}; each entry is {{type: expect_…, …}}"
         ) from error
-    return Suite(raw=_filled(suite.raw, settings, where), accepted=_filled(suite.accepted, settings, where))
 
 
 def _filled(checks: tuple[Check, ...], settings: Mapping[str, Any], where: str) -> tuple[Check, ...]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from autoglm_ops.contracts.data import Expectation, ValidationReport
+from autoglm_ops.contracts.flow import SuiteReport
+
+RULE_OF_THREE = 3.0  # of n rows none has a fault: at 95 % the share that has is below 3/n (Hanley & Lippman-Hand, JAMA 1983)
 
 
 def judge(rows_out: int, quarantined: Sequence[str], budget: int, expectations: Sequence[Expectation]) -> ValidationReport:
@@ -18,6 +21,26 @@ def judge(rows_out: int, quarantined: Sequence[str], budget: int, expectations: 
         quarantined=dict(sorted(Counter(quarantined).items())),
         budget=budget,
         expectations=tuple(expectations),
+        reasons=tuple(reasons),
+    )
+
+
+def judge_documents(named: Mapping[str, str], rows: int, looked: int, found: Sequence[Expectation]) -> SuiteReport:
+    """The report on a dataset of `rows` documents of which `looked` were looked at. No documents are refused whatever the suite says.
+
+    `named` are the report's dataset, suite and asked.
+    """
+    reasons = [] if rows and looked else ["no-rows: there is no document to look at"]
+    reasons += [_failed(item) for item in found if not item.success]
+    return SuiteReport(
+        verdict="refused" if reasons else "accepted",
+        dataset=named["dataset"],
+        suite=named["suite"],
+        asked=named["asked"],
+        rows=rows,
+        looked=looked,
+        unseen=0.0 if looked >= rows else min(RULE_OF_THREE / max(looked, 1), 1.0),
+        expectations=tuple(found),
         reasons=tuple(reasons),
     )
 

@@ -24,7 +24,7 @@ RECORDS = {
     "Alert", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally", "DriftReport", "EvaluationReport",
     "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "GateVerdict", "HardwareSpec", "Interval", "JobSpec",
     "JobStatus", "LabelledRow", "LocationProfile", "ModelRef", "ModelShape", "ParallelPlan", "PatchSet", "PlannedPart", "Prediction", "Profile", "Promotion", "Recipe", "RunInfo",
-    "SearchSpacePatch", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "TokenMeta",
+    "SearchSpacePatch", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "SuiteReport", "TokenMeta",
     "TrainingRecord", "Trial", "TuningReport", "ValidationReport",
 }  # fmt: skip
 MODULES = ("arrays", "cluster", "data", "feedback", "flow", "inputs", "record", "release", "serving", "training")

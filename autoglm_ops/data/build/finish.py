@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from autoglm_ops.contracts.flow import BuildPlan, BuiltDataset, Counts, DatasetPart
-from autoglm_ops.contracts.record import digest_of, digest_path
+from autoglm_ops.contracts.record import digest_of, digest_path, write_text
 from autoglm_ops.data.build.folders import made_whole
 from autoglm_ops.data.build.plan import read_plan
 from autoglm_ops.data.build.tasks import place
@@ -17,14 +17,32 @@ from autoglm_ops.errors import AutoGLMError, BadData
 
 DONE = "finished.json"
 RECORD = "_dataset.json"  # an underscore hides it, and what else is no data, from whoever reads the folder as a dataset
+Check = Callable[[BuiltDataset, Sequence[Path]], Mapping[str, str]]
+"""Looks at a dataset, given the Parquet files of its documents, before it is published. Raises BadData to refuse it; returns texts to
+lay beside the parts, by file name."""
 
 
-def finish(work: Path, datasets: Path) -> BuiltDataset:
-    """Publish `datasets/<digest>/`: parts named after their content, _dropped/, _rejected.jsonl and _dataset.json. Of the work folder
-    stays what says that it is done.
+def unchecked(dataset: BuiltDataset, files: Sequence[Path]) -> Mapping[str, str]:
+    """Lets every dataset pass."""
+    return {}
 
-    Raises BadData when nothing is left, AutoGLMError when a document is unaccounted for.
+
+def finish(work: Path, datasets: Path, check: Check = unchecked) -> BuiltDataset:
+    """Publish `datasets/<digest>/`: parts named after their content, _dropped/, _rejected.jsonl, _dataset.json and what `check` says. Of
+    the work folder stays what says that it is done; then `check` alone is asked again, since it may be another one.
+
+    Raises BadData when nothing is left or `check` refuses, AutoGLMError when a document is unaccounted for.
     """
+    if (dataset := finished(work, datasets)) is not None:
+        said = check(dataset, [datasets / dataset.digest / part.name for part in dataset.parts])
+    else:
+        dataset, said = _publish(work, datasets, check)
+    for name, text in said.items():
+        write_text(datasets / dataset.digest / name, text)
+    return dataset
+
+
+def _publish(work: Path, datasets: Path, check: Check) -> tuple[BuiltDataset, Mapping[str, str]]:
     made = read_plan(work)
     numbers = range(len(made.shards))
     parts = [_part(work, number) for number in numbers]
@@ -35,6 +53,8 @@ def finish(work: Path, datasets: Path) -> BuiltDataset:
             f"nothing is left of {dataset.seen} documents: {_listed(dataset.dropped)}; loosen flow.steps, or look at {work}",
             ("empty-dataset",),
         )
+    files = [place(work, "write", number) / "kept.parquet" for number, part in zip(numbers, parts, strict=True) if part.rows]
+    said = check(dataset, files)
     target = datasets / dataset.digest
     if not target.exists():
         with made_whole(target) as folder:
@@ -44,7 +64,7 @@ def finish(work: Path, datasets: Path) -> BuiltDataset:
     for path in work.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-    return dataset
+    return dataset, said
 
 
 def finished(work: Path, datasets: Path) -> BuiltDataset | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autoglm_ops.contracts.flow import BuiltDataset
 from autoglm_ops.data.build import tasks
-from autoglm_ops.data.build.finish import finish, finished
+from autoglm_ops.data.build.finish import Check, finish, finished, unchecked
 from autoglm_ops.data.build.plan import read_plan
 from autoglm_ops.data.readers import Limits
 
@@ -18,17 +18,17 @@ Watch = Callable[[str, int, int], None]
 """Phase, tasks done, tasks in all."""
 
 
-def run(work: Path, datasets: Path, limits: Limits, jobs: int, watch: Watch) -> BuiltDataset:
+def run(work: Path, datasets: Path, limits: Limits, jobs: int, watch: Watch, check: Check = unchecked) -> BuiltDataset:
     """Every phase of the build in `work`, then `datasets/<digest>/`. Raises what its tasks raise; what was done stays done."""
-    if (made := finished(work, datasets)) is not None:
-        return made
     jobs = min(jobs, len(read_plan(work).shards))
-    if jobs == 1:
+    if finished(work, datasets) is not None:
+        pass
+    elif jobs == 1:
         _phases(work, limits, None, watch)
     else:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
             _phases(work, limits, pool, watch)
-    return finish(work, datasets)
+    return finish(work, datasets, check)
 
 
 def numbers(work: Path, phase: str) -> range:

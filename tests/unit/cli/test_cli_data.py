@@ -16,8 +16,9 @@ TEXT = "this is review number {} of a house by the sea with many words that nobo
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = Path(__file__).parents[3]
-    (tmp_path / "checkout").mkdir()
-    (tmp_path / "checkout" / "params.yaml").write_bytes((root / "params.yaml").read_bytes())
+    (tmp_path / "checkout" / "expectations").mkdir(parents=True)
+    for path in (root / "params.yaml", *root.glob("expectations/*.yaml")):
+        (tmp_path / "checkout" / path.relative_to(root)).write_bytes(path.read_bytes())
     monkeypatch.setenv("AUTOGLM_CHECKOUT", str(tmp_path / "checkout"))
     monkeypatch.setenv("AUTOGLM_HOME", str(tmp_path / "home"))
     lines = [json.dumps({"text": TEXT.format(number, number * 7919), "label": "ab"[number % 2]}) for number in range(60)]

@@ -1,0 +1,74 @@
+"""A suite of expectations (flow.suite) as the check that a dataset passes before it is published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from autoglm_ops.contracts.flow import BuiltDataset, SuiteReport
+from autoglm_ops.contracts.record import digest_of, write_text
+from autoglm_ops.data.build.finish import Check, unchecked
+from autoglm_ops.data.build.sample import sample, size
+from autoglm_ops.errors import BadData, SettingsError
+from autoglm_ops.settings import Settings
+from autoglm_ops.settings.layers import parse_yaml
+from autoglm_ops.validation import suite as suites
+from autoglm_ops.validation.page import documents_page
+from autoglm_ops.validation.verdict import judge_documents
+
+REPORT, PAGE = "_validation.json", "_validation.html"
+
+
+def check(settings: Settings, origin: Path, home: Path) -> Check:
+    """What flow.suite asks of a dataset. One that fails is refused with BadData; its report is kept in `home/refused/<digest>/`.
+
+    The suite is read now, so that a wrong one is said before any work. Raises SettingsError.
+    """
+    where = settings.flow.suite
+    if where is None:
+        return unchecked
+    checks = _read(settings, origin, where)
+    asked = digest_of([check.model_dump() for check in checks])
+
+    def accepted(dataset: BuiltDataset, files: Sequence[Path]) -> Mapping[str, str]:
+        if _asked_before(home / "datasets" / dataset.digest / REPORT, asked):
+            return {}  # the digest is the documents': they would answer the same
+        named = {"dataset": dataset.digest, "suite": where, "asked": asked}
+        report = examine(dataset, files, checks, named)
+        texts = {REPORT: report.to_json(), PAGE: documents_page(report)}
+        if report.verdict == "refused":
+            raise _refusal(report, texts, home / "refused" / dataset.digest)
+        return texts
+
+    return accepted
+
+
+def examine(
+    dataset: BuiltDataset, files: Sequence[Path], checks: Sequence[suites.Check], named: Mapping[str, str]
+) -> SuiteReport:
+    """The expectations on the documents in `files`, or on a sample of them. `named`: what the report calls itself."""
+    from autoglm_ops.validation import gx
+
+    most = size(dataset.kept, dataset.characters)
+    columns = sample(files, dataset.kept, most, dataset.recipe.seed)
+    found = gx.run(checks, columns, rows=dataset.kept)
+    return judge_documents(named, dataset.kept, len(columns["id"]), found)
+
+
+def _asked_before(path: Path, asked: str) -> bool:
+    return path.exists() and SuiteReport.read(path).asked == asked
+
+
+def _refusal(report: SuiteReport, texts: Mapping[str, str], kept: Path) -> BadData:
+    for name, text in texts.items():
+        write_text(kept / name, text)
+    told = "; ".join(report.reasons)
+    return BadData(f"the dataset is refused: {told}; correct flow.suite or the data; see {kept / PAGE}", report.reasons)
+
+
+def _read(settings: Settings, origin: Path, where: str) -> tuple[suites.Check, ...]:
+    path = origin / where
+    if not path.is_file():
+        raise SettingsError(f"flow.suite = {where!r} does not exist; name a file of expectations, relative to the checkout")
+    known = {**settings.validation.model_dump(), "labels": settings.data.labels}
+    return suites.parse_documents(parse_yaml(path.read_text(encoding="utf-8"), where), known, where)
