@@ -71,14 +71,16 @@ def _check(file: Any, source: Opened) -> list[str]:
 
 def _batches(file: Any, raw: BinaryIO, wanted: list[str]) -> Iterator[Any]:
     for number in range(file.metadata.num_row_groups):
-        rows = _batch_rows(file.metadata.row_group(number), raw, wanted)
+        # Arrow aborts the process when it describes a chunk whose footer is damaged, and raises when it reads one: so first a row is read.
+        next(iter(file.iter_batches(1, row_groups=[number], columns=wanted)), None)
+        rows = _batch_rows(file.metadata, number, raw, wanted)
         yield from file.iter_batches(rows, row_groups=[number], columns=wanted)
 
 
-def _batch_rows(group: Any, raw: BinaryIO, wanted: list[str]) -> int:
+def _batch_rows(metadata: Any, number: int, raw: BinaryIO, wanted: list[str]) -> int:
     """Rows a batch, so that neither the average row nor a dictionary that repeats one long value outgrows memory."""
-    chunks = [group.column(place) for place in range(group.num_columns)]
-    chunks = [chunk for chunk in chunks if chunk.path_in_schema in wanted]
+    group, schema = metadata.row_group(number), metadata.schema
+    chunks = [group.column(place) for place in range(len(schema)) if schema.column(place).path in wanted]
     average = sum(chunk.total_uncompressed_size for chunk in chunks) // max(group.num_rows, 1)
     longest = max((_dictionary_bytes(chunk, raw) for chunk in chunks), default=0)
     return max(min(MAX_BATCH, FRAME // max(int(average), 1), _MOST // max(longest, 1)), 1)
