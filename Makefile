@@ -11,10 +11,10 @@ TORCH      := 2.13.0
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check up down demo bench doctor nightly lock clean
+.PHONY: help install run test check up down demo bench bench-data doctor nightly lock clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 install: $(VENV)/.installed ## the packages, pinned by hash, into .venv
 
@@ -51,6 +51,12 @@ demo: install ## the loop closing over DAYS days (14)
 
 bench: install ## the benchmarks: tables on the terminal, JSON in .autoglm/bench
 	@for file in tests/benchmarks/bench_*.py; do python $$file || exit 1; done
+
+PEERS := $(abspath .venv-peers)
+bench-data: install ## the data engine beside datatrove, datasketch and rensa; MB=500 REPEATS=5
+	@test -x $(PEERS)/bin/python || { $(PYTHON) -m venv $(PEERS) && $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  datatrove==0.10.1 datasketch==2.0.0 rensa==0.5.0 orjson 'xxhash<4' pyarrow tokenizers; }
+	@python tests/benchmarks/bench_data.py --mb $(or $(MB),500) --repeats $(or $(REPEATS),5) --peers $(PEERS)/bin/python
 
 doctor: install ## what works on this machine
 	@autoglm doctor
