@@ -35,6 +35,7 @@ GROUPS = (
     "stage",
     "runs",
     "snapshot",
+    "plan",
     "data",
     "report",
     "release",

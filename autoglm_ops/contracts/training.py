@@ -10,17 +10,34 @@ from autoglm_ops.contracts.record import Record
 
 
 class HardwareSpec(Record):
-    """`inputs/hardware.json`. Memory in GiB, rounded, so that two snapshots of one machine agree."""
+    """`inputs/hardware.json`. Memory in GiB, rounded, so that two snapshots of one machine agree. All but `nodes` is per node.
+
+    Rates are what the maker states, 0 where nobody said: TFLOPs dense, in 16 and in 32 bits; GB/s in one direction, of a GPU to its
+    neighbours (NVLink or PCIe), of a GPU to the host's memory, and of a node to the other nodes.
+    """
 
     cpus: int = Field(ge=1)
     memory_gib: int = Field(ge=1)
     gpus: int = Field(default=0, ge=0)
     gpu_memory_gib: int = Field(default=0, ge=0)
     gpu_name: str = ""
+    nodes: int = Field(default=1, ge=1)
+    gpu_tflops: float = Field(default=0.0, ge=0)
+    gpu_tflops_fp32: float = Field(default=0.0, ge=0)
+    link_gbs: float = Field(default=0.0, ge=0)
+    host_gbs: float = Field(default=0.0, ge=0)
+    network_gbs: float = Field(default=0.0, ge=0)
 
 
 class ModelShape(Record):
-    """What planning needs to know of a model. `parameters` is exact for built-in models, an upper estimate for others."""
+    """What planning needs to know of a model. `parameters` is exact where `family` is named, an upper estimate elsewhere.
+
+    0 means not said. `kv_width` is key-value heads × head size, `query_width` heads × head size; `active_parameters` are those one
+    token passes (all but the experts not chosen); `vectors` are the weights in norms and biases; `largest_module` the most weights
+    that one module owns; `outputs` the columns the head gives per scored position, and `scored` the positions scored per row.
+    `norm_width` is the sum of what a layer's norms normalise, `scores` whether dropout inside attention makes it keep its scores.
+    An expert layer is `expert_layers` of `layers`, and a token passes `expert_width` of its inner width.
+    """
 
     parameters: int = Field(ge=1)
     hidden_size: int = Field(ge=1)
@@ -28,6 +45,22 @@ class ModelShape(Record):
     layers: int = Field(ge=1)
     heads: int = Field(ge=1)
     max_length: int = Field(ge=1)
+    family: str = ""
+    query_width: int = Field(default=0, ge=0)
+    kv_width: int = Field(default=0, ge=0)
+    vocabulary: int = Field(default=0, ge=0)
+    outputs: int = Field(default=0, ge=0)
+    scored: int = Field(default=1, ge=1)
+    tied: bool = False
+    gated: bool = True
+    active_parameters: int = Field(default=0, ge=0)
+    vectors: int = Field(default=0, ge=0)
+    norm_width: int = Field(default=0, ge=0)
+    scores: bool = False
+    largest_module: int = Field(default=0, ge=0)
+    experts: int = Field(default=0, ge=0)
+    expert_layers: int = Field(default=0, ge=0)
+    expert_width: int = Field(default=0, ge=0)
 
 
 class ParallelPlan(Record):
@@ -43,10 +76,34 @@ class ParallelPlan(Record):
     memory_bytes: dict[str, int]
     fits: bool
     reasons: tuple[str, ...]
+    checkpointing: bool = False
+    """Whether a layer's activations are computed again in the backward pass instead of kept."""
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    """What is kept in the host's memory; `parameters` means the optimizer too."""
+    step_seconds: float = 0.0
+    """Estimate of one optimizer step, 0 where none was made."""
+    buckets: dict[str, int] = {}
+    """DeepSpeed's buffer sizes, in elements, that the memory estimate counts on; empty leaves its own."""
 
     @property
     def global_batch(self) -> int:
         return self.ranks * self.micro_batch * self.accumulation
+
+
+class PlanSurvey(Record):
+    """`$AUTOGLM_HOME/plans/<model>.json`: every kind of plan for one model on one machine. `plans` fit, fastest first."""
+
+    model: str
+    task: str
+    batch_size: int
+    shape: ModelShape
+    hardware: HardwareSpec
+    plans: tuple[ParallelPlan, ...]
+    why_not: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        return bool(self.plans)
 
 
 class Trial(Record):

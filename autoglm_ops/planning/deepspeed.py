@@ -21,7 +21,7 @@ def deepspeed_config(plan: ParallelPlan, *, learning_rate: float, weight_decay: 
         "train_micro_batch_size_per_gpu": plan.micro_batch,
         "gradient_accumulation_steps": plan.accumulation,
         "gradient_clipping": gradient_clip,
-        "zero_optimization": {"stage": plan.zero_stage, "overlap_comm": False},
+        "zero_optimization": {"stage": plan.zero_stage, "overlap_comm": False, **plan.buckets, **_offload(plan)},
         "bf16": {"enabled": plan.precision == "bf16"},
         "fp16": {"enabled": plan.precision == "fp16"},
         "optimizer": {
@@ -31,9 +31,18 @@ def deepspeed_config(plan: ParallelPlan, *, learning_rate: float, weight_decay: 
                 "weight_decay": weight_decay,
                 "betas": list(BETAS),
                 "eps": EPSILON,
-                "torch_adam": plan.device == "cpu",
+                "torch_adam": plan.device == "cpu" or plan.offload != "none",
             },
         },
         "steps_per_print": 1 << 30,
         "wall_clock_breakdown": False,
+        **({"zero_force_ds_cpu_optimizer": False} if plan.offload != "none" else {}),
     }
+
+
+def _offload(plan: ParallelPlan) -> dict[str, Any]:
+    """What lives in the host's memory."""
+    host = {"device": "cpu", "pin_memory": True}
+    if plan.offload == "none":
+        return {}
+    return {"offload_optimizer": host} | ({"offload_param": host} if plan.offload == "parameters" else {})

@@ -1,18 +1,44 @@
-"""Choose ranks, micro-batch, accumulation and ZeRO stage; each choice says why. What the user fixed is kept or refused, never bent."""
+"""Choose a layout; each choice says why. What the user fixed is kept or refused, never bent."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, cast
 
 from autoglm_ops.contracts.training import HardwareSpec, ModelShape, ParallelPlan
 from autoglm_ops.errors import Refused, UsageError
-from autoglm_ops.planning.memory import GIB, estimate, usable_bytes
+from autoglm_ops.planning.candidates import Choice, divisors, enumerate_layouts, most_ranks
+from autoglm_ops.planning.layout import Layout, Precision, buckets
+from autoglm_ops.planning.memory import GIB, estimate, usable_bytes, usable_host
+from autoglm_ops.planning.speed import step_seconds
 
-EASY = 0.5
-"""Replicated states may take this share of a rank's memory before the planner shards them."""
 
-Precision = Literal["fp32", "bf16", "fp16"]
-Stage = Literal[0, 1, 2, 3]
+@dataclass(frozen=True)
+class Weighed:
+    """A layout with what it needs and what it takes."""
+
+    layout: Layout
+    memory: dict[str, int]
+    room: int
+    host_room: int
+    seconds: float
+
+    @property
+    def fits(self) -> bool:
+        return self.memory["total"] <= self.room and self.memory["host"] <= self.host_room
+
+    @property
+    def rank(self) -> tuple[float, int, bool, bool, int]:
+        """Order of what fits: the fastest, then the simplest."""
+        layout = self.layout
+        return self.seconds, layout.zero_stage, layout.checkpointing, layout.offload != "none", layout.accumulation
+
+
+def weigh(layout: Layout, shape: ModelShape, hardware: HardwareSpec) -> Weighed:
+    """Estimate one layout."""
+    host = usable_host(hardware, layout.ranks) if layout.device == "cuda" else 0
+    room = usable_bytes(hardware, layout.ranks)
+    return Weighed(layout, estimate(shape, layout), room, host, step_seconds(shape, layout, hardware))
 
 
 def make_plan(
@@ -25,38 +51,44 @@ def make_plan(
     micro_batch: int | None = None,
     zero_stage: int | None = None,
 ) -> ParallelPlan:
-    """The plan for one machine. `ranks`, `micro_batch` and `zero_stage` fix a choice; None leaves it to the planner.
+    """The fastest plan that fits. `ranks`, `micro_batch` and `zero_stage` fix a choice; None leaves it to the planner.
 
-    Raises UsageError when what is fixed contradicts the batch or the device. A plan that does not fit is returned with
+    Raises UsageError when what is fixed contradicts the batch or the device. When nothing fits, the smallest plan is returned with
     `fits=False` and the numbers, for `refuse_unless_fits` to refuse.
     """
-    reasons: list[str] = []
-    device: Literal["cpu", "cuda"] = "cuda" if hardware.gpus else "cpu"
-    kind = _precision(precision, device, reasons)
-    count = _ranks(hardware, batch_size, ranks, reasons)
-    room = usable_bytes(hardware, count)
+    choice = Choice(ranks=ranks, micro_batch=micro_batch, zero_stage=zero_stage)
+    kind = settle_precision(precision, hardware)
+    require_possible(hardware, batch_size, choice)
+    weighed = [weigh(layout, shape, hardware) for layout in enumerate_layouts(hardware, batch_size, kind, choice)]
+    if not weighed:
+        sizes = ", ".join(map(str, divisors(batch_size)))
+        raise UsageError(
+            f"plan.micro_batch = {micro_batch} divides train.batch_size = {batch_size} on no number of ranks; use one of {sizes}"
+        )
+    fitting = [item for item in weighed if item.fits]
+    best = min(fitting, key=lambda item: item.rank) if fitting else min(weighed, key=lambda item: item.memory["total"])
+    return to_plan(best, shape, hardware, _reasons(best, shape, hardware, precision, choice))
 
-    def needs(micro: int, stage: int) -> dict[str, int]:
-        return estimate(shape, micro_batch=micro, ranks=count, zero_stage=stage, precision=kind)
 
-    smallest = micro_batch or 1
-    stage = zero_stage if zero_stage is not None else _zero_stage([needs(smallest, s) for s in range(4)], room, count)
-    sizes = _divisors(batch_size // count) if micro_batch is None else [_fixed_micro(batch_size, count, micro_batch)]
-    micro = next((size for size in sizes if needs(size, stage)["total"] <= room), sizes[-1])
-    memory = needs(micro, stage)
-    reasons.append(_why_stage(stage, zero_stage, needs(smallest, 0), room, count))
-    reasons.append(_why_micro(micro, batch_size, count, micro_batch))
+def to_plan(weighed: Weighed, shape: ModelShape, hardware: HardwareSpec, reasons: tuple[str, ...] = ()) -> ParallelPlan:
+    """The record of a layout. A CPU rank has no host beside itself, so its `host` bytes are left out."""
+    layout = weighed.layout
+    memory = {name: size for name, size in weighed.memory.items() if name != "host" or layout.device == "cuda"}
     return ParallelPlan(
-        ranks=count,
-        micro_batch=micro,
-        accumulation=batch_size // (count * micro),
-        zero_stage=cast(Stage, stage),
-        precision=kind,
-        device=device,
-        threads_per_rank=max(1, hardware.cpus // count),
-        memory_bytes={**memory, "usable": room},
-        fits=memory["total"] <= room,
-        reasons=tuple(reasons),
+        ranks=layout.ranks,
+        micro_batch=layout.micro_batch,
+        accumulation=layout.accumulation,
+        zero_stage=layout.zero_stage,
+        precision=layout.precision,
+        device=layout.device,
+        threads_per_rank=max(1, hardware.cpus // min(layout.ranks, hardware.gpus or layout.ranks)),
+        memory_bytes={**memory, "usable": weighed.room},
+        fits=weighed.fits,
+        reasons=reasons,
+        checkpointing=layout.checkpointing,
+        offload=layout.offload,
+        step_seconds=weighed.seconds,
+        buckets=buckets(shape, layout.zero_stage),
     )
 
 
@@ -64,91 +96,96 @@ def refuse_unless_fits(plan: ParallelPlan) -> None:
     """Raise Refused with the numbers of a plan that does not fit."""
     if plan.fits:
         return
-    parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in plan.memory_bytes.items() if name not in ("total", "usable"))
+    left_out = ("total", "usable", "host")
+    parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in plan.memory_bytes.items() if name not in left_out)
     total, usable = plan.memory_bytes["total"] / GIB, plan.memory_bytes["usable"] / GIB
+    host = ""
+    if "host" in plan.memory_bytes:
+        host = f" and {plan.memory_bytes['host'] / GIB:.2f} GiB of the host's"
     raise Refused(
-        f"does-not-fit: a rank needs {total:.2f} GiB ({parts}) and may use {usable:.2f} GiB, at ZeRO stage {plan.zero_stage} with "
+        f"does-not-fit: a rank needs {total:.2f} GiB ({parts}){host} and may use {usable:.2f} GiB, at ZeRO stage {plan.zero_stage} with "
         f"micro-batch {plan.micro_batch} on {plan.ranks} {plan.device} ranks; take a smaller model or tokenize.max_length, or more memory"
     )
 
 
-def _precision(wanted: str, device: str, reasons: list[str]) -> Precision:
+def settle_precision(wanted: str, hardware: HardwareSpec) -> Precision:
+    """`auto` made definite. Raises UsageError for fp16 on a CPU."""
     if wanted == "auto":
-        chosen: Precision = "bf16" if device == "cuda" else "fp32"
-        reasons.append(
-            f"precision {chosen}: "
-            + ("GPUs multiply it fastest" if device == "cuda" else "CPU kernels are fastest and exact in it")
-        )
-        return chosen
-    if wanted == "fp16" and device == "cpu":
+        return "bf16" if hardware.gpus else "fp32"
+    if wanted == "fp16" and not hardware.gpus:
         raise UsageError(
             "train.precision = 'fp16' needs a GPU: its small range overflows on CPU kernels; use fp32, bf16 or auto"
         )
-    reasons.append(f"precision {wanted}: fixed by train.precision")
-    return cast(Precision, wanted)
+    return cast(Literal["fp32", "bf16", "fp16"], wanted)
 
 
-def _ranks(hardware: HardwareSpec, batch_size: int, fixed: int | None, reasons: list[str]) -> int:
-    if fixed is not None:
-        if batch_size % fixed:
-            raise UsageError(f"train.batch_size = {batch_size} is not divisible by plan.ranks = {fixed}; change one of them")
-        if hardware.gpus and fixed > hardware.gpus:
-            raise UsageError(f"plan.ranks = {fixed} but the machine has {hardware.gpus} GPUs; use at most one rank a GPU")
-        reasons.append(f"ranks {fixed}: fixed by plan.ranks")
-        return fixed
-    have = hardware.gpus or min(2, hardware.cpus)
-    count = next(size for size in range(have, 0, -1) if batch_size % size == 0)
-    why = (
-        f"one a GPU of {have}"
-        if hardware.gpus
-        else f"{hardware.cpus} CPU cores, and more than two processes gain nothing on gloo"
-    )
-    if count < have:
-        why = f"train.batch_size = {batch_size} is not divisible by {have}, and the global batch is kept exactly"
-    reasons.append(f"ranks {count}: {why}")
-    return count
-
-
-def _zero_stage(needs: list[dict[str, int]], room: int, ranks: int) -> int:
-    """0 while replicated states are easy; else the first stage whose least layout fits; else 3, the smallest there is."""
-    if _states(needs[0]) <= EASY * room or ranks == 1:
-        return 0
-    return next((stage for stage in (1, 2, 3) if needs[stage]["total"] <= room), 3)
-
-
-def _states(memory: dict[str, int]) -> int:
-    return memory["weights"] + memory["gradients"] + memory["optimizer"]
-
-
-def _fixed_micro(batch_size: int, ranks: int, micro: int) -> int:
-    if (batch_size // ranks) % micro:
+def require_possible(hardware: HardwareSpec, batch_size: int, choice: Choice) -> None:
+    """Raise UsageError when what is fixed contradicts the batch or the machine."""
+    ranks, micro = choice.ranks, choice.micro_batch
+    if ranks is not None and batch_size % ranks:
+        raise UsageError(f"train.batch_size = {batch_size} is not divisible by plan.ranks = {ranks}; change one of them")
+    if ranks is not None and hardware.gpus and ranks > most_ranks(hardware):
+        raise UsageError(f"plan.ranks = {ranks} but the machine has {most_ranks(hardware)} GPUs; use at most one rank a GPU")
+    rows = batch_size // (ranks or _count(hardware, batch_size))
+    if micro is not None and rows % micro:
         raise UsageError(
-            f"plan.micro_batch = {micro} does not divide the {batch_size // ranks} rows a rank takes of train.batch_size = {batch_size}; "
-            f"use one of {', '.join(map(str, _divisors(batch_size // ranks)))}"
+            f"plan.micro_batch = {micro} does not divide the {rows} rows a rank takes of train.batch_size = {batch_size}; "
+            f"use one of {', '.join(map(str, divisors(rows)))}"
         )
-    return micro
 
 
-def _divisors(number: int) -> list[int]:
-    return [size for size in range(number, 0, -1) if number % size == 0]
+def _count(hardware: HardwareSpec, batch_size: int) -> int:
+    return next(size for size in divisors(batch_size) if size <= most_ranks(hardware))
 
 
-def _why_stage(stage: int, fixed: int | None, replicated: dict[str, int], room: int, ranks: int) -> str:
-    states = f"replicated states take {_states(replicated) / room:.2%} of the {room / GIB:.1f} GiB a rank may use"
+def _reasons(best: Weighed, shape: ModelShape, hardware: HardwareSpec, wanted: str, choice: Choice) -> tuple[str, ...]:
+    layout = best.layout
+    batch = layout.ranks * layout.micro_batch * layout.accumulation
+    return (
+        _why_precision(layout, wanted),
+        _why_ranks(layout.ranks, batch, hardware, choice.ranks),
+        _why_stage(best, shape, choice.zero_stage),
+        _why_micro(layout, batch, choice.micro_batch),
+    )
+
+
+def _why_precision(layout: Layout, wanted: str) -> str:
+    if wanted != "auto":
+        return f"precision {layout.precision}: fixed by train.precision"
+    why = "GPUs multiply it fastest" if layout.device == "cuda" else "CPU kernels are fastest and exact in it"
+    return f"precision {layout.precision}: {why}"
+
+
+def _why_ranks(count: int, batch_size: int, hardware: HardwareSpec, fixed: int | None) -> str:
+    have = most_ranks(hardware)
     if fixed is not None:
-        return f"ZeRO {stage}: fixed by plan.zero_stage; {states}"
-    if stage == 0:
-        return f"ZeRO 0: {states}" + (
-            "; one rank has nobody to shard with" if ranks == 1 else "; sharding would only cost messages"
+        return f"ranks {count}: fixed by plan.ranks"
+    if count == have:
+        cores = f"{hardware.cpus} CPU cores, and more than two processes gain nothing on gloo"
+        return f"ranks {count}: " + (f"one a GPU of {have}" if hardware.gpus else cores)
+    if batch_size % have:
+        return (
+            f"ranks {count}: train.batch_size = {batch_size} is not divisible by {have}, and the global batch is kept exactly"
         )
-    return f"ZeRO {stage}: {states}, over {EASY:.0%}; the first stage that fits on {ranks} ranks, or the smallest there is"
+    return f"ranks {count} of {have}: more would spend longer on messages than they save, or do not fit"
 
 
-def _why_micro(micro: int, batch_size: int, ranks: int, fixed: int | None) -> str:
-    steps = batch_size // (ranks * micro)
-    what = f"micro-batch {micro} × accumulation {steps} × {ranks} ranks = {batch_size}"
+def _why_stage(best: Weighed, shape: ModelShape, fixed: int | None) -> str:
+    layout, room = best.layout, best.room
+    single = Layout(1, layout.micro_batch, precision=layout.precision, device=layout.device)
+    whole = sum(estimate(shape, single)[name] for name in ("weights", "gradients", "optimizer"))
+    states = f"replicated states take {whole / room:.2%} of the {room / GIB:.1f} GiB a rank may use"
+    if fixed is not None:
+        return f"ZeRO {layout.zero_stage}: fixed by plan.zero_stage; {states}"
+    if layout.zero_stage == 0:
+        alone = "one rank has nobody to shard with" if layout.ranks == 1 else "sharding would only cost messages"
+        return f"ZeRO 0: {states}; {alone}"
+    return f"ZeRO {layout.zero_stage}: {states}; of the stages that fit on {layout.ranks} ranks the fastest, or the smallest there is"
+
+
+def _why_micro(layout: Layout, batch_size: int, fixed: int | None) -> str:
+    what = f"micro-batch {layout.micro_batch} × accumulation {layout.accumulation} × {layout.ranks} ranks = {batch_size}"
     if fixed is not None:
         return f"{what}: fixed by plan.micro_batch"
-    return f"{what}: " + (
-        "the whole share of a rank fits at once" if steps == 1 else "the largest divisor whose activations fit"
-    )
+    whole, largest = "the whole share of a rank fits at once", "the largest divisor whose activations fit"
+    return f"{what}: {whole if layout.accumulation == 1 else largest}"

@@ -12,7 +12,7 @@ from autoglm_ops.contracts.record import Record
 from autoglm_ops.stages import graph
 
 COMMANDS = {
-    "data", "demo", "doctor", "down", "feedback", "ledger", "monitor", "promote", "report", "rollback", "run", "runs", "serve", "snapshot",
+    "data", "demo", "doctor", "down", "feedback", "ledger", "monitor", "plan", "promote", "report", "rollback", "run", "runs", "serve", "snapshot",
     "stage", "up",
 }  # fmt: skip
 GROUPS = {
@@ -23,7 +23,7 @@ GROUPS = {
 RECORDS = {
     "Alert", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally", "DriftReport", "EvaluationReport",
     "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "GateVerdict", "HardwareSpec", "Interval", "JobSpec",
-    "JobStatus", "LabelledRow", "LocationProfile", "ModelRef", "ModelShape", "ParallelPlan", "PatchSet", "PlannedPart", "Prediction", "Profile", "Promotion", "Recipe", "RunInfo",
+    "JobStatus", "LabelledRow", "LocationProfile", "ModelRef", "ModelShape", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Recipe", "RunInfo",
     "SearchSpacePatch", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "SuiteReport", "TokenMeta",
     "TrainingRecord", "Trial", "TuningReport", "ValidationReport",
 }  # fmt: skip

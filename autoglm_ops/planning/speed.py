@@ -1,0 +1,87 @@
+"""Seconds of one optimizer step, estimated: arithmetic by FLOPs, messages by bytes over the slowest link they cross.
+
+For ranking plans, not for promising a date. Nothing is assumed to overlap, since the trainer's DeepSpeed does not overlap.
+"""
+
+from __future__ import annotations
+
+import math
+
+from autoglm_ops.contracts.training import HardwareSpec, ModelShape
+from autoglm_ops.planning.layout import Layout
+
+GPU_SHARE = 0.45
+"""Of a GPU's stated TFLOPs, what large transformers reach: 43 to 52 % on A100s (Korthikanti et al. 2022, table 5)."""
+LINK_SHARE = 0.8
+"""Of a link's stated rate, what a ring of large messages reaches."""
+CORE_GFLOPS = 25.0
+"""A CPU core in fp32, measured on small GLMs. Threads of one rank beyond the first add little: their operations are too short."""
+THREADS_POWER = 0.5
+GLOO_GBS = 1.0
+HOST_MEMORY_GBS = 100.0
+"""What Adam on the host reads and writes, over all ranks of a node; it touches 28 bytes a parameter."""
+_KERNELS = 60  # launches a layer and micro-batch, forward and backward, 10 microseconds each on a GPU or a core
+_LAUNCH = 1e-5
+_UNKNOWN_TFLOPS, _UNKNOWN_LINK = (
+    100.0,
+    16.0,
+)  # a GPU nobody described: modest, so that no plan is picked for speed it may not have
+
+
+def step_seconds(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> float:
+    """Seconds of one step over the global batch."""
+    return round(_compute(shape, layout, hardware) + _messages(shape, layout, hardware) + _host(shape, layout, hardware), 6)
+
+
+def step_flops(shape: ModelShape, layout: Layout) -> float:
+    """Floating-point operations of a step on one rank: 6 a weight and token, 12 × layers × width × length for attention
+    (Chowdhery et al. 2022, arXiv 2204.02311, appendix B), and a third more when activations are computed again.
+    """
+    tokens = layout.micro_batch * layout.accumulation * shape.max_length
+    looked_up = 0 if shape.tied else shape.vocabulary * shape.hidden_size
+    weights = max(1, (shape.active_parameters or shape.parameters) - looked_up)
+    attention = 12 * shape.layers * (shape.query_width or shape.hidden_size) * shape.max_length
+    return float(tokens * (6 * weights + attention) * (4 / 3 if layout.checkpointing else 1))
+
+
+def _compute(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> float:
+    launches = shape.layers * _KERNELS * _LAUNCH * layout.accumulation
+    return step_flops(shape, layout) / _rate(layout, hardware) + launches
+
+
+def _rate(layout: Layout, hardware: HardwareSpec) -> float:
+    if layout.device == "cpu":
+        threads = max(1, hardware.cpus // layout.ranks)
+        return CORE_GFLOPS * 1e9 * math.pow(threads, THREADS_POWER)
+    stated = hardware.gpu_tflops_fp32 if layout.precision == "fp32" else hardware.gpu_tflops
+    return (stated or _UNKNOWN_TFLOPS) * 1e12 * GPU_SHARE
+
+
+def _messages(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> float:
+    """ZeRO paper, section 7: two volumes of the weights a step, at stage 3 three a micro-batch; stage 2 reduces every micro-batch."""
+    if layout.ranks == 1:
+        return 0.0
+    volumes = {0: 2, 1: 2, 2: 1 + layout.accumulation, 3: 3 * layout.accumulation}[layout.zero_stage]
+    moved = volumes * shape.parameters * layout.width * (layout.ranks - 1) / layout.ranks
+    return moved / (_link(layout, hardware) * 1e9)
+
+
+def _link(layout: Layout, hardware: HardwareSpec) -> float:
+    """GB/s of a ring through all ranks: its neighbours' link, and the node's network once it leaves the node."""
+    if layout.device == "cpu":
+        return GLOO_GBS
+    inside = hardware.link_gbs or _UNKNOWN_LINK
+    if layout.ranks <= hardware.gpus:
+        return inside * LINK_SHARE
+    return min(inside, hardware.network_gbs or 1.0) * LINK_SHARE
+
+
+def _host(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> float:
+    """Offload: gradients down and weights up each step, weights twice a micro-batch if they live there; Adam at memory speed."""
+    if layout.offload == "none":
+        return 0.0
+    ups = 1 if layout.offload == "optimizer" else 1 + 2 * layout.accumulation
+    moved = (1 + ups) * shape.parameters * layout.width / layout.ranks
+    local = min(layout.ranks, max(1, hardware.gpus))
+    adam = 28 * shape.parameters / layout.ranks * local / (HOST_MEMORY_GBS * 1e9)
+    return moved / ((hardware.host_gbs or _UNKNOWN_LINK) * LINK_SHARE * 1e9) + adam
