@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from autoglm_ops.cli import data_versions
 from autoglm_ops.cli.shared import AsJson, Configs, Overrides, checkout, home, show_json
 from autoglm_ops.contracts.flow import BuiltDataset, LocationProfile
 from autoglm_ops.contracts.record import write_text
@@ -55,7 +56,7 @@ def build(
     from autoglm_ops.stages import dataset, dataset_suite
 
     settings = load(checkout() / "params.yaml", overrides=sets or (), configs=configs or ())
-    check = dataset_suite.check(settings, checkout(), home())
+    place = dataset.Place(home(), checkout(), dataset_suite.check(settings, checkout(), home()))
     console = Console(stderr=True, highlight=False)
     started = time.monotonic()
     where = dataset.location(settings, location, checkout())
@@ -70,7 +71,7 @@ def build(
             if phase in bars:
                 progress.update(bars[phase], completed=done)  # type: ignore[arg-type]
 
-        built = dataset.build(settings, work, home(), jobs, watch, check)
+        built = dataset.build(settings, work, place, jobs, watch)
     if as_json:
         show_json(_summary(built) | {"path": str(dataset.datasets(home()) / built.digest)})
     else:
@@ -103,7 +104,8 @@ def task(
 
     settings, folder = load(checkout() / "params.yaml", overrides=sets or ()), dataset.work_folder(home(), work)
     if phase is Phase.FINISH:
-        built = dataset.close_build(folder, home(), dataset_suite.check(settings, checkout(), home()))
+        place = dataset.Place(home(), checkout(), dataset_suite.check(settings, checkout(), home()))
+        built = dataset.close_build(folder, place)
         show_json(_summary(built)) if as_json else _say(built)
         return
     if not dataset.is_finished(folder, home()):
@@ -128,20 +130,24 @@ def numbers(
 
 
 @data.command("list")
-def list_datasets(as_json: AsJson = False) -> None:
-    """Show every built dataset, newest first."""
-    from autoglm_ops.stages import dataset
+def list_datasets(
+    ask: Annotated[bool, typer.Option("--where", help="Ask the artefact store which of them it holds.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show every dataset that is here, newest first."""
+    from autoglm_ops.stages import dataset, dataset_store
 
     found = dataset.listed(home())
+    held = dataset_store.stored(load(checkout() / "params.yaml"), home(), [built.digest for built in found]) if ask else set()
     if as_json:
-        show_json([_summary(built) for built in found])
+        show_json([_summary(built) | ({"stored": built.digest in held} if ask else {}) for built in found])
         return
-    table = Table("dataset", "documents", "characters", "dropped", "quarantined", "files", box=None)
+    table = Table("dataset", "documents", "characters", "dropped", "quarantined", "files", *["where"] * ask, box=None)
     for built in found:
         gone = [sum(counts.values()) for counts in (built.dropped, built.quarantined)]
-        table.add_row(
-            built.digest[:16], f"{built.kept:,}", f"{built.characters:,}", *(f"{n:,}" for n in gone), f"{built.files:,}"
-        )
+        where = ["here, store" if built.digest in held else "here"] * ask
+        counts = (built.kept, built.characters, *gone, built.files)
+        table.add_row(built.digest[:16], *(f"{n:,}" for n in counts), *where)
     Console(highlight=False).print(table if found else "no datasets yet; `autoglm data build LOCATION` makes one")
 
 
@@ -227,4 +233,5 @@ def _pairs(title: str, pairs: Mapping[str, tuple[int, int]]) -> Table:
 
 
 def add_to(app: typer.Typer) -> None:
+    data_versions.add_to(data)
     app.add_typer(data, name="data")

@@ -91,6 +91,19 @@ class BuiltDataset(Record):
     parts: tuple[DatasetPart, ...]
 
 
+class Provenance(Record):
+    """`_built.json`: who built a dataset first here. Beside its record and not in it: the same data is the same version.
+
+    `commit` is the checkout's (None outside git), `changed` whether tracked files differed from it, `built` seconds since 1970.
+    """
+
+    commit: str | None
+    changed: bool
+    version: str
+    location: str
+    built: float
+
+
 class SuiteReport(Record):
     """`_validation.json` of a built dataset: what a suite of expectations saw in `looked` of its `rows` documents.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -21,6 +21,7 @@ from autoglm_ops.data.readers import plan as cut
 from autoglm_ops.errors import SettingsError, UsageError
 from autoglm_ops.monitoring.drift import drift, profile
 from autoglm_ops.settings import Settings
+from autoglm_ops.stages import dataset_lineage
 
 LOOK_SHARD = 16 << 20
 DRIFT_ROWS = 20_000  # texts of each side that are compared: the standard error of a share is then below 0.4 points
@@ -70,14 +71,27 @@ def work_folder(home: Path, name: str) -> Path:
     return folder
 
 
-def build(settings: Settings, work: Path, home: Path, jobs: int, watch: Watch, check: Check) -> BuiltDataset:
+class Place(NamedTuple):
+    """Where a build leaves its dataset, what it asks of it before, and the checkout it is built with."""
+
+    home: Path
+    origin: Path
+    check: Check
+
+
+def build(settings: Settings, work: Path, place: Place, jobs: int, watch: Watch) -> BuiltDataset:
     """All of it, on this machine."""
-    return run(work, datasets(home), limits(settings), jobs, watch, check)
+    return _noted(run(work, datasets(place.home), limits(settings), jobs, watch, place.check), work, place)
 
 
-def close_build(work: Path, home: Path, check: Check) -> BuiltDataset:
+def close_build(work: Path, place: Place) -> BuiltDataset:
     """The last task, for those who ran the others one by one."""
-    return finish(work, datasets(home), check)
+    return _noted(finish(work, datasets(place.home), place.check), work, place)
+
+
+def _noted(built: BuiltDataset, work: Path, place: Place) -> BuiltDataset:
+    dataset_lineage.note(datasets(place.home) / built.digest, work, place.origin)
+    return built
 
 
 def look(settings: Settings, where: str, most: int) -> LocationProfile:
@@ -102,21 +116,22 @@ def datasets(home: Path) -> Path:
 
 def listed(home: Path) -> list[BuiltDataset]:
     """Every dataset there is, newest first."""
-    folders = [path for path in datasets(home).glob("*") if (path / "_dataset.json").exists()]
+    folders = (path for path in datasets(home).glob("*") if _is_version(path))
     return [load(path) for path in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)]
 
 
 def find(home: Path, name: str) -> Path:
     """The one dataset whose digest begins with `name`. Raises UsageError when it is none or several."""
-    found = (
-        [path for path in sorted(datasets(home).glob(f"{name}*")) if (path / "_dataset.json").exists()]
-        if name.isalnum()
-        else []
-    )
+    found = [path for path in sorted(datasets(home).glob(f"{name}*")) if _is_version(path)] if name.isalnum() else []
     if len(found) != 1:
         what = "no dataset" if not found else f"{len(found)} datasets"
         raise UsageError(f"{what} begin with {name!r}; `autoglm data list` shows them")
     return found[0]
+
+
+def _is_version(path: Path) -> bool:
+    """Not a folder that is still being made."""
+    return path.name.isalnum() and (path / "_dataset.json").exists()
 
 
 def record(folder: Path) -> BuiltDataset:

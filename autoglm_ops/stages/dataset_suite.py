@@ -31,13 +31,14 @@ def check(settings: Settings, origin: Path, home: Path) -> Check:
     asked = digest_of([check.model_dump() for check in checks])
 
     def accepted(dataset: BuiltDataset, files: Sequence[Path]) -> Mapping[str, str]:
-        if _asked_before(home / "datasets" / dataset.digest / REPORT, asked):
+        published = report(home / "datasets" / dataset.digest)
+        if published and published.asked == asked:
             return {}  # the digest is the documents': they would answer the same
         named = {"dataset": dataset.digest, "suite": where, "asked": asked}
-        report = examine(dataset, files, checks, named)
-        texts = {REPORT: report.to_json(), PAGE: documents_page(report)}
-        if report.verdict == "refused":
-            raise _refusal(report, texts, home / "refused" / dataset.digest)
+        found = examine(dataset, files, checks, named)
+        texts = {REPORT: found.to_json(), PAGE: documents_page(found)}
+        if found.verdict == "refused":
+            raise _refusal(found, texts, home / "refused" / dataset.digest)
         return texts
 
     return accepted
@@ -55,15 +56,11 @@ def examine(
     return judge_documents(named, dataset.kept, len(columns["id"]), found)
 
 
-def _asked_before(path: Path, asked: str) -> bool:
-    return path.exists() and SuiteReport.read(path).asked == asked
-
-
-def _refusal(report: SuiteReport, texts: Mapping[str, str], kept: Path) -> BadData:
+def _refusal(found: SuiteReport, texts: Mapping[str, str], kept: Path) -> BadData:
     for name, text in texts.items():
         write_text(kept / name, text)
-    told = "; ".join(report.reasons)
-    return BadData(f"the dataset is refused: {told}; correct flow.suite or the data; see {kept / PAGE}", report.reasons)
+    told = "; ".join(found.reasons)
+    return BadData(f"the dataset is refused: {told}; correct flow.suite or the data; see {kept / PAGE}", found.reasons)
 
 
 def _read(settings: Settings, origin: Path, where: str) -> tuple[suites.Check, ...]:
@@ -72,3 +69,8 @@ def _read(settings: Settings, origin: Path, where: str) -> tuple[suites.Check, .
         raise SettingsError(f"flow.suite = {where!r} does not exist; name a file of expectations, relative to the checkout")
     known = {**settings.validation.model_dump(), "labels": settings.data.labels}
     return suites.parse_documents(parse_yaml(path.read_text(encoding="utf-8"), where), known, where)
+
+
+def report(folder: Path) -> SuiteReport | None:
+    """What a published dataset's validation saw; None when none was asked for. Raises Tampered."""
+    return SuiteReport.read(folder / REPORT) if (folder / REPORT).exists() else None

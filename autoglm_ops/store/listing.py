@@ -65,6 +65,22 @@ def check_digest(digest: str) -> str:
     return digest
 
 
+def check_note(name: str) -> str:
+    """`name` itself. Raises UsageError unless it is a word, a slash and a digest."""
+    word, _, digest = name.partition("/")
+    if not (word.isascii() and word.isalpha() and word.islower()):
+        raise UsageError(f"{name[:80]!r} names no note: a lower-case word, a slash and a digest")
+    return f"{word}/{check_digest(digest)}"
+
+
+def parse_note(text: bytes, where: str) -> str:
+    """The digest in a note. Raises Tampered for anything else."""
+    found = text.decode("ascii", "replace").removesuffix("\n")
+    if not _DIGEST.fullmatch(found):
+        raise Tampered(f"{where} holds no digest: the store was changed; remove it and store the version again")
+    return found
+
+
 def lay_down(digest: str, listing: Listing, target: Path, opened: Callable[[str, str], BinaryIO]) -> Path:
     """Copy every file to a folder beside `target`, checking each as it is read, and move the folder in whole.
 

@@ -1,4 +1,4 @@
-"""The artefact store in a folder: `<root>/<digest>/…` beside `<root>/<digest>.files`, its listing."""
+"""The artefact store in a folder: `<root>/<digest>/…` beside `<root>/<digest>.files`, its listing; `<root>/notes/<name>`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from autoglm_ops.errors import Refused, Tampered, TryAgain
 from autoglm_ops.store.listing import (
     Listing,
     check_digest,
+    check_note,
     copy_checked,
     digest_of_listing,
     lay_down,
     parse,
+    parse_note,
     survey,
     sync_folder,
 )
@@ -73,6 +75,22 @@ class LocalStore:
 
     def has(self, digest: str) -> bool:
         return (self.root / check_digest(digest)).is_dir()
+
+    def note(self, name: str, digest: str) -> str:
+        """Keep `digest` under `name` unless something is there; returns what is. Raises TryAgain when the disk is full."""
+        path = self.root / "notes" / check_note(name)
+        try:
+            with locked(self.root / ".lock"):
+                if not path.exists():
+                    write_text(path, check_digest(digest) + "\n")
+        except OSError as error:
+            raise TryAgain(f"{path} could not be written: {error.strerror or error}; free space, try again") from error
+        return parse_note(path.read_bytes(), str(path))
+
+    def noted(self, name: str) -> str | None:
+        """What `note` kept under `name`. Raises Tampered."""
+        path = self.root / "notes" / check_note(name)
+        return parse_note(path.read_bytes(), str(path)) if path.exists() else None
 
     def _add(self, folder: Path, digest: str, listing: Listing) -> None:
         staged = self.root / f".{digest}.staged"

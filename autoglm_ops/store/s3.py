@@ -2,6 +2,7 @@
 
     <prefix>/files/<sha256>     one object per distinct file, so a tokenizer that ten models share is kept once
     <prefix>/folders/<digest>   a folder's listing: the text whose sha256 is the digest. Written last: what is listed is there
+    <prefix>/notes/<name>       the digest of the folder that something else's name leads to
 
 Objects are created once (`If-None-Match: *`) and never replaced. The endpoint and the keys come from the environment, as for any AWS
 client (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …), and are never written anywhere (threats F17, F28).
@@ -10,6 +11,7 @@ client (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …), and are never written anywher
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import random
 import tempfile
@@ -34,7 +36,16 @@ from botocore.exceptions import (
 
 from autoglm_ops.contracts.record import tree_text
 from autoglm_ops.errors import AutoGLMError, BudgetSpent, Refused, Tampered, TryAgain, UsageError
-from autoglm_ops.store.listing import Listing, check_digest, digest_of_listing, lay_down, parse, survey
+from autoglm_ops.store.listing import (
+    Listing,
+    check_digest,
+    check_note,
+    digest_of_listing,
+    lay_down,
+    parse,
+    parse_note,
+    survey,
+)
 
 BUDGET_SECONDS = 60.0
 MAX_OBJECT = 5 * 2**30  # what S3 takes in one PUT, which alone can be made conditional
@@ -101,6 +112,27 @@ class S3Store:
 
     def has(self, digest: str) -> bool:
         return self._head(self._key("folders", check_digest(digest))) is not None
+
+    def note(self, name: str, digest: str) -> str:
+        """Keep `digest` under `name` unless something is there; returns what is. Raises Tampered, TryAgain."""
+        if (found := self.noted(name)) is not None:
+            return found
+        text = f"{check_digest(digest)}\n".encode()
+        try:
+            self._create(self._key("notes", name), hashlib.sha256(text).hexdigest(), len(text), lambda: io.BytesIO(text))
+        except Tampered:  # somebody noted another one in between
+            if (found := self.noted(name)) is None:
+                raise
+            return found
+        return digest
+
+    def noted(self, name: str) -> str | None:
+        """What `note` kept under `name`. Raises Tampered, TryAgain."""
+        key = self._key("notes", check_note(name))
+        if self._head(key) is None:
+            return None
+        with self._download(key) as file:
+            return parse_note(file.read(), self._where(key))
 
     def _put_file(self, path: Path, digest: str) -> None:
         size = path.stat().st_size

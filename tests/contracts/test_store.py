@@ -80,3 +80,20 @@ def test_links_are_refused(opened: Open, folder: Path) -> None:
     (folder / "link").symlink_to("/etc/passwd")
     with pytest.raises(Refused, match="link"):
         opened().put(folder)
+
+
+def test_the_first_note_stays(opened: Open) -> None:
+    name, first, second = f"datasets/{'a' * 64}", "1" * 64, "2" * 64
+    assert opened().noted(name) is None
+    assert opened().note(name, first) == first
+    assert opened().note(name, second) == opened().note(name, first) == opened().noted(name) == first
+    assert opened().noted(f"models/{'a' * 64}") is None
+
+
+@pytest.mark.parametrize("name", ["", "a" * 64, f"../{'a' * 64}", f"x/../{'a' * 64}", "datasets/abc", f"/{'a' * 64}"])
+def test_a_note_has_a_name_that_leads_nowhere_else(opened: Open, name: str) -> None:
+    for call in (lambda: opened().noted(name), lambda: opened().note(name, "1" * 64)):
+        with pytest.raises(UsageError):
+            call()
+    with pytest.raises(UsageError, match="not a digest"):
+        opened().note(f"datasets/{'a' * 64}", "../../etc")

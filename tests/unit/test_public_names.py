@@ -16,14 +16,14 @@ COMMANDS = {
     "stage", "up",
 }  # fmt: skip
 GROUPS = {
-    "data": {"build", "diff", "list", "numbers", "plan", "profile", "task"},
+    "data": {"build", "diff", "list", "numbers", "plan", "profile", "pull", "push", "show", "task"},
     "runs": {"list", "show", "prune", "open", "exec", "close"},
     "feedback": {"status", "export", "collect", "signals", "patch", "undo", "patches"},
 }
 RECORDS = {
     "Alert", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally", "DriftReport", "EvaluationReport",
-    "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "GateVerdict", "HardwareSpec", "Interval", "JobSpec",
-    "JobStatus", "LabelledRow", "LocationProfile", "ModelRef", "ModelShape", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Recipe", "RunInfo",
+    "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "Folders", "GateVerdict", "HardwareSpec", "Interval", "JobSpec",
+    "JobStatus", "LabelledRow", "LocationProfile", "ModelRef", "ModelShape", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe", "RunInfo",
     "SearchSpacePatch", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "SuiteReport", "TokenMeta",
     "TrainingRecord", "Trial", "TuningReport", "ValidationReport",
 }  # fmt: skip

@@ -13,7 +13,7 @@ from autoglm_ops.contracts.record import digest_of, digest_path, write_text
 from autoglm_ops.data.build.folders import made_whole
 from autoglm_ops.data.build.plan import read_plan
 from autoglm_ops.data.build.tasks import place
-from autoglm_ops.errors import AutoGLMError, BadData
+from autoglm_ops.errors import AutoGLMError, BadData, Tampered
 
 DONE = "finished.json"
 RECORD = "_dataset.json"  # an underscore hides it, and what else is no data, from whoever reads the folder as a dataset
@@ -74,12 +74,26 @@ def finished(work: Path, datasets: Path) -> BuiltDataset | None:
 
 
 def load(folder: Path) -> BuiltDataset:
-    """The record of a dataset, its parts checked against it. Raises Tampered, BadData when there is none."""
+    """The record of a dataset. Raises Tampered when it is torn, BadData when there is none."""
     if not (folder / RECORD).exists():
         raise BadData(
             f"{folder} is no dataset: it has no {RECORD}; `autoglm data list` shows what there is", ("no-such-dataset",)
         )
     return BuiltDataset.read(folder / RECORD)
+
+
+def verified(folder: Path, digest: str) -> BuiltDataset:
+    """The record of dataset `digest`, when its parts are, byte for byte, what the digest says. Raises Tampered, BadData."""
+    dataset = load(folder)
+    found = {part.name: digest_path(folder / part.name) if (folder / part.name).is_file() else "" for part in dataset.parts}
+    wrong = [part.name for part in dataset.parts if found[part.name] != part.sha256]
+    if wrong or not digest == dataset.digest == digest_of(found):
+        raise Tampered(
+            f"{folder} is not dataset {digest}: {', '.join(wrong) or RECORD} is missing or was changed; remove the folder, then build or "
+            "pull it again",
+            ("tampered",),
+        )
+    return dataset
 
 
 def _part(work: Path, number: int) -> DatasetPart:

@@ -62,6 +62,34 @@ def test_two_datasets_are_compared(place: Path, capsys: pytest.CaptureFixture[st
     assert "no dataset begin with" in call(capsys, "diff", "ffff0000", second, code=2)
 
 
+def test_a_version_is_shown_pushed_and_pulled_on_another_machine(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOGLM__STORE__URI", str(place / "store"))
+    digest = json.loads(call(capsys, "build", str(place / "raw.jsonl"), "--jobs", "1", "--json"))["digest"]
+    said = call(capsys, "show", digest[:10])
+    assert "60 of 62, in 1 parts" in said and "accepted by expectations/documents.yaml" in said
+    assert f"from {place / 'raw.jsonl'} by autoglm" in said and "no run that is known here" in said
+    assert json.loads(call(capsys, "list", "--where", "--json"))[0]["stored"] is False
+    assert digest in call(capsys, "push", digest[:10])
+    assert "here, store" in call(capsys, "list", "--where")
+    monkeypatch.setenv("AUTOGLM_HOME", str(place / "elsewhere"))
+    pulled = json.loads(call(capsys, "pull", digest, "--json"))
+    assert Path(pulled["path"]) == place / "elsewhere" / "datasets" / digest
+    shown = json.loads(call(capsys, "show", digest, "--json"))
+    assert shown["dataset"]["digest"] == digest and shown["validation"]["looked"] == 60 and shown["trained"] == []
+    assert "not a digest" in call(capsys, "pull", digest[:10], code=2)
+    assert "knows no dataset" in call(capsys, "pull", "0" * 64, code=3)
+
+
+def test_a_refused_dataset_ends_with_3_and_the_place_of_its_report(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = ("build", str(place / "raw.jsonl"), "--jobs", "1", "--set", "flow.suite=expectations/classified.yaml")
+    said = call(capsys, *wrong, "--set", "data.labels=[a]", code=3)
+    [report] = (place / "home" / "refused").glob("*/_validation.html")
+    assert "expect_column_values_to_be_in_set of label" in said and str(report) in said
+    assert "no datasets yet" in call(capsys, "list")
+
+
 def test_a_profile_says_what_is_there(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = place / "profile.html"
     found = json.loads(call(capsys, "profile", str(place / "raw.jsonl"), "--html", str(page), "--json"))

@@ -39,7 +39,7 @@ def build(tmp_path: Path) -> Build:
         found = settings(**given)
         check = dataset_suite.check(found, origin, tmp_path)
         work = dataset.open_build(found, str(write(tmp_path / "raw.jsonl", rows)), tmp_path)
-        made = dataset.build(found, work, tmp_path, 1, lambda *_: None, check)
+        made = dataset.build(found, work, dataset.Place(tmp_path, origin, check), 1, lambda *_: None)
         return made, dataset.datasets(tmp_path) / made.digest
 
     return built

@@ -1,0 +1,90 @@
+"""`autoglm data show | push | pull`: a dataset version, where it came from, what was trained on it, and where else it is kept."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from autoglm_ops.cli.shared import AsJson, checkout, home, show_json
+from autoglm_ops.contracts.flow import Provenance, SuiteReport
+from autoglm_ops.settings import load
+
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="The dataset: the beginning of its digest.")]
+
+
+def show(version: Version, as_json: AsJson = False) -> None:
+    """Say what a dataset is: its recipe, who built it from what, what its validation saw, and the runs and models trained on it."""
+    from autoglm_ops.stages import dataset, dataset_lineage, dataset_suite
+
+    folder = dataset.find(home(), version)
+    built, origin = dataset.record(folder), dataset_lineage.provenance(folder)
+    report = dataset_suite.report(folder)
+    trained = dataset_lineage.trained(built, home(), checkout())
+    if as_json:
+        records = {"dataset": built, "built": origin, "validation": report}
+        shown: dict[str, Any] = {name: record and record.model_dump(mode="json") for name, record in records.items()}
+        show_json(shown | {"path": str(folder), "trained": [item._asdict() for item in trained]})
+        return
+    steps = [f"{step.name} {step.options}" if step.options else step.name for step in built.recipe.steps]
+    runs = [f"{item.run} ({item.model})" if item.model else item.run for item in trained]
+    lines = {
+        "dataset": built.digest,
+        "path": str(folder),
+        "documents": f"{built.kept:,} of {built.seen:,}, in {len(built.parts)} parts; {built.characters:,} characters",
+        "steps": ", ".join(steps) or "none",
+        "dedup": _options(built.recipe.dedup),
+        "thinned": _options({"source_cap": built.recipe.source_cap, "mix": built.recipe.mix}),
+        **{title: _options(getattr(built, title)) for title in ("dropped", "quarantined", "masked", "sources")},
+        "built": _origin(origin),
+        "validation": _verdict(report),
+        "trained": ", ".join(runs) or "no run that is known here",
+    }
+    console = Console(highlight=False)
+    for title, text in lines.items():
+        console.print(f"{title:12} {text}", soft_wrap=True, markup=False)
+
+
+def push(version: Version, as_json: AsJson = False) -> None:
+    """Copy a dataset to the artefact store (store.uri), checked and once: any machine can then pull it by its digest."""
+    from autoglm_ops.stages import dataset, dataset_store
+
+    built = dataset_store.push(load(checkout() / "params.yaml"), dataset.find(home(), version), home())
+    show_json({"dataset": built.digest}) if as_json else print(f"stored; elsewhere: autoglm data pull {built.digest}")
+
+
+def pull(
+    version: Annotated[str, typer.Argument(metavar="DIGEST", help="The whole digest, as `autoglm data push` prints it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a dataset from the artefact store (store.uri), every file checked. One that is here is checked and stays."""
+    from autoglm_ops.stages import dataset, dataset_store
+
+    built = dataset_store.pull(load(checkout() / "params.yaml"), version, home())
+    folder = dataset.datasets(home()) / built.digest
+    show_json({"dataset": built.digest, "path": str(folder)}) if as_json else print(folder)
+
+
+def _options(values: dict[str, Any] | None) -> str:
+    return ", ".join(f"{name} {value}" for name, value in (values or {}).items() if value) or "none"
+
+
+def _origin(found: Provenance | None) -> str:
+    if found is None:
+        return "unknown: it came without _built.json"
+    when = datetime.fromtimestamp(found.built, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    commit = f"commit {found.commit}" + (" with changes" if found.changed else "") if found.commit else "no commit"
+    return f"{when} from {found.location} by autoglm {found.version}, {commit}"
+
+
+def _verdict(report: SuiteReport | None) -> str:
+    if report is None:
+        return "none was asked for"
+    return f"{report.verdict} by {report.suite}: {len(report.expectations)} expectations on {report.looked:,} of {report.rows:,} documents"
+
+
+def add_to(data: typer.Typer) -> None:
+    for command in (show, push, pull):
+        data.command()(command)
