@@ -13,6 +13,13 @@ class AsOf(Record):
     day: str
 
 
+class Folders(Record):
+    """`inputs/folders.json`: digests of the folders that settings name outside the workspace, null for built-ins. No path of the machine."""
+
+    tokenizer: str | None = None
+    model: str | None = None
+
+
 class RunInfo(Record):
     """What `open run` answers: where the run lives and whether there is anything to do.
 

@@ -21,12 +21,17 @@ SPECS: dict[str, Spec] = {
         _stage("ingest", "data", inputs="source as_of feedback", params="data"),
         _stage("validate", "validation", "expectations", after="ingest", params="data validation"),
         _stage("prepare", "data", "monitoring/drift.py", after="validate", params="prepare data"),
-        _stage("tokenize", "data", after="prepare", params="tokenize seed"),
+        _stage("tokenize", "data", after="prepare", inputs="folders", params="tokenize seed"),
         _stage(
-            "plan", "planning", "training/models.py", after="tokenize", inputs="hardware", params="plan model train tokenize"
+            "plan",
+            "planning",
+            "training/models.py",
+            after="tokenize",
+            inputs="hardware folders",
+            params="plan model train tokenize",
         ),
-        _stage("tune", "tuning", "training", after="tokenize plan", inputs="patches", params="tune train model seed"),
-        _stage("train", "training", after="prepare tokenize plan tune", params="train model tokenize seed"),
+        _stage("tune", "tuning", "training", after="tokenize plan", inputs="patches folders", params="tune train model seed"),
+        _stage("train", "training", after="prepare tokenize plan tune", inputs="folders", params="train model tokenize seed"),
         _stage(
             "evaluate",
             "evaluation",

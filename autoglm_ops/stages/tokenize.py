@@ -8,8 +8,8 @@ from autoglm_ops.contracts.arrays import TokenMeta, write_arrays
 from autoglm_ops.contracts.data import SPLITS, DatasetVersion
 from autoglm_ops.contracts.record import digest_path
 from autoglm_ops.data import tokenizer as tokenizers
-from autoglm_ops.data.source import resolve
 from autoglm_ops.data.tables import Sample, read_samples
+from autoglm_ops.stages import folders
 from autoglm_ops.stages.base import Context, Outcome
 
 
@@ -19,7 +19,7 @@ def run(context: Context) -> Outcome:
     settings, folder = context.settings.tokenize, context.out / "tokenizer"
     labels = DatasetVersion.read(context.output("prepare", "dataset.json")).labels
     samples = {name: read_samples(context.output("prepare", f"{name}.parquet")) for name in SPLITS}
-    given = resolve(settings.tokenizer, context.origin)
+    given = folders.tokenizer(context)
     if given is None:
         trained = tokenizers.train((row.text for row in samples["train"]), settings.vocabulary)
         tokenizers.save(trained, folder, settings.max_length)

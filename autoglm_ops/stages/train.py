@@ -10,10 +10,10 @@ from pathlib import Path
 from autoglm_ops.contracts.arrays import TokenMeta
 from autoglm_ops.contracts.training import ParallelPlan, TrainingRecord, TuningReport
 from autoglm_ops.settings import Settings
+from autoglm_ops.stages import folders
 from autoglm_ops.stages.base import Context, Outcome
 from autoglm_ops.training import artifact, group
 from autoglm_ops.training.job import Job
-from autoglm_ops.training.models import ModelSpec
 from autoglm_ops.training.recipe import Recipe
 from autoglm_ops.training.settings import overlay
 
@@ -57,7 +57,7 @@ def _job(context: Context, settings: Settings, work: Path) -> Job:
         scratch=str(context.scratch / "checkpoints"),
         plan=ParallelPlan.read(context.output("plan", "plan.json")),
         deepspeed=config,
-        model=ModelSpec.of(settings.model.model_dump(), meta, context.origin),
+        model=folders.model(context, settings, meta),
         recipe=Recipe.of(train, rows=meta.rows["train"], seed=settings.seed),
         settings={"train": train, "model": settings.model.model_dump(), "seed": settings.seed},
     )

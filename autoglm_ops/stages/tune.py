@@ -11,6 +11,7 @@ from autoglm_ops.contracts.arrays import TokenArrays, TokenMeta
 from autoglm_ops.contracts.feedback import PatchSet
 from autoglm_ops.contracts.training import TuningReport
 from autoglm_ops.settings import Settings, resolve
+from autoglm_ops.stages import folders
 from autoglm_ops.stages.base import Context, Outcome
 from autoglm_ops.training.models import ModelSpec, build
 from autoglm_ops.training.recipe import Recipe
@@ -98,6 +99,6 @@ def _present(settings: Settings, meta: TokenMeta, context: Context, space: Space
     values = {
         f"{section}.{key}": value for section in ("train", "model") for key, value in settings.model_dump()[section].items()
     }
-    own = ModelSpec.of(settings.model.model_dump(), meta, context.origin).overrides
+    own = folders.model(context, settings, meta).overrides
     values |= {f"model.{key}": value for key, value in own.items()}
     return {dimension.key: values[dimension.key] for dimension in space.dimensions}

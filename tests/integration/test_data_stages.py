@@ -18,7 +18,9 @@ from autoglm_ops.contracts.record import Completion, digest_path
 from autoglm_ops.data.source import manifest
 from autoglm_ops.data.tables import read_rows, read_samples
 from autoglm_ops.errors import BadData, Tampered
+from autoglm_ops.settings import load
 from autoglm_ops.settings.layers import parse_yaml
+from autoglm_ops.stages import folders
 from autoglm_ops.stages.runner import run_stage
 
 REPO = Path(__file__).parents[2]
@@ -43,6 +45,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         manifest(root / path if path else None).write(root / "inputs" / "source.json")
         AsOf(day=as_of).write(root / "inputs" / "as_of.json")
         FeedbackSnapshot().write(root / "inputs" / "feedback.json")
+        folders.look(load(root / "params.yaml", environ={}), root).write(root / "inputs" / "folders.json")
         return root
 
     return make
@@ -138,6 +141,12 @@ def test_a_given_tokenizer_is_used_and_its_digest_recorded(workspace: Make, tmp_
     facts = run(root)["tokenize"].facts
     assert facts["trained"] is False
     assert facts["tokenizer"] == digest_path(root / "out/tokenize/tokenizer") == digest_path(place / "tok")
+    with (place / "tok" / "tokenizer_config.json").open("a") as file:
+        file.write("\n")
+    with pytest.raises(Tampered, match=r"the folder of tokenize.tokenizer, tok, has changed since"):
+        run(root, "tokenize")
+    folders.look(load(root / "params.yaml", environ={}), root).write(root / "inputs" / "folders.json")
+    run(root, "tokenize")
 
 
 def test_data_that_changes_after_the_snapshot_is_refused(workspace: Make, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from autoglm_ops.contracts.arrays import TokenMeta, write_arrays
 from autoglm_ops.contracts.feedback import PatchSet, SearchSpacePatch
+from autoglm_ops.contracts.inputs import Folders
 from autoglm_ops.contracts.record import StageRecord, digest_path, digest_tree
 from autoglm_ops.contracts.training import HardwareSpec, ParallelPlan, TrainingRecord, TuningReport
 from autoglm_ops.errors import BudgetSpent, Refused, UsageError
@@ -39,6 +40,7 @@ def workspace(root: Path, **changes: dict[str, object]) -> Path:
     (root / "params.yaml").write_text(yaml.safe_dump(tree))
     HardwareSpec(cpus=2, memory_gib=8).write(root / "inputs" / "hardware.json")
     PatchSet().write(root / "inputs" / "patches.json")
+    Folders().write(root / "inputs" / "folders.json")
     tokens = root / "out" / "tokenize"
     (tokens / "tokenizer").mkdir(parents=True)
     tokenizer = Tokenizer(
