@@ -9,11 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from autoglm_ops.cli.airflow import airflow_environment
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_mapped_tasks_build_the_same_dataset_and_a_second_run_builds_nothing(tmp_path: Path) -> None:
     raw, home = tmp_path / "raw", tmp_path / "home"
     raw.mkdir()
