@@ -1,4 +1,4 @@
-"""Builds a dataset from raw text: shards are read, matched and written as mapped tasks; the dataset asset starts daily_retrain."""
+"""Builds a dataset from raw text when new text arrives: shards are read, matched and written as mapped tasks; the dataset asset starts daily_retrain."""
 
 from datetime import UTC, datetime
 
@@ -6,12 +6,13 @@ from airflow.sdk import DAG, Param
 
 from autoglm_airflow.assets import DATASET
 from autoglm_airflow.datasets import BuildTaskOperator, NumbersOperator, PlanBuildOperator, over
+from autoglm_airflow.watch import RAW
 
 with DAG(
     dag_id="dataset_build",
     description="Read, clean, deduplicate, cap, mix and version raw text; every document accounted for.",
     doc_md=__doc__,
-    schedule=None,
+    schedule=[RAW],
     start_date=datetime(2020, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,

@@ -129,6 +129,20 @@ def numbers(
     show_json({"numbers": found}) if as_json else print(*found)
 
 
+@data.command()
+def listing(location: Location = None, sets: Overrides = None, as_json: AsJson = False) -> None:
+    """Print a digest of the location's file names, sizes and ETags: another one means new data. Reads no file."""
+    settings = load(checkout() / "params.yaml", overrides=sets or ())
+    found: str | None = None
+    if location or settings.flow.location:
+        from autoglm_ops.stages import dataset
+
+        found = dataset.listing_of(settings, dataset.location(settings, location, checkout()))
+    show_json({"listing": found}) if as_json else print(
+        found or "nothing to look at: flow.location is null, or holds no file of a known format"
+    )
+
+
 @data.command("list")
 def list_datasets(
     ask: Annotated[bool, typer.Option("--where", help="Ask the artefact store which of them it holds.")] = False,

@@ -12,7 +12,7 @@ from autoglm_ops.contracts.feedback import DriftReport
 from autoglm_ops.contracts.flow import BuiltDataset, LocationProfile, Recipe, StepSpec
 from autoglm_ops.data.build.finish import Check, finish, finished, load
 from autoglm_ops.data.build.folders import frames
-from autoglm_ops.data.build.plan import is_cuttable, plan, shape_of
+from autoglm_ops.data.build.plan import is_cuttable, listing, plan, shape_of
 from autoglm_ops.data.build.whole import Watch, run
 from autoglm_ops.data.compare import Difference, compare
 from autoglm_ops.data.profile import profile as profile_of
@@ -92,6 +92,11 @@ def close_build(work: Path, place: Place) -> BuiltDataset:
 def _noted(built: BuiltDataset, work: Path, place: Place) -> BuiltDataset:
     dataset_lineage.note(datasets(place.home) / built.digest, work, place.origin)
     return built
+
+
+def listing_of(settings: Settings, where: str) -> str:
+    """A digest of what lies at the location now, by name, size and ETag."""
+    return listing(where, limits(settings))
 
 
 def look(settings: Settings, where: str, most: int) -> LocationProfile:

@@ -60,6 +60,7 @@ def test_schedules(dags: dict[str, Any]):
     assert isinstance(dags["monitor_production"].schedule, CronTriggerTimetable)
     assert dags["monitor_production"].schedule.expression == "0 * * * *"
     assert dags["train_on_demand"].schedule is dags["promote_model"].schedule is None
+    assert [watched.name for watched in dags["dataset_build"].schedule] == ["autoglm_raw"]
 
 
 def test_daily_retrain_never_emits_the_asset_that_starts_it(dags: dict[str, Any]):

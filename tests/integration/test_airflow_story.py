@@ -29,7 +29,10 @@ class Platform:
     def __init__(self, folder: Path) -> None:
         self.airflow, self.mlflow, serving = free_port(), free_port(), free_port()
         made = make_checkout(folder)
-        self.checkout = Checkout(made.root, made.home, {"AUTOGLM__SERVING__PORT": str(serving)})
+        self.checkout = Checkout(
+            made.root, made.home, {"AUTOGLM__SERVING__PORT": str(serving), "AUTOGLM__FLOW__LOCATION": "raw"}
+        )
+        (made.root / "raw").mkdir()
         self.said = self.checkout.call("up", "--airflow-port", str(self.airflow), "--mlflow-port", str(self.mlflow))
         self.api = Api(made.home, self.airflow)
         self.server = f"http://127.0.0.1:{serving}"
@@ -90,6 +93,24 @@ def test_runs_by_rest_an_alias_moved_in_mlflow_and_a_rollback(platform: Platform
     assert platform.champion() == "1" and platform.ledger()[-1] == ("rollback", 1)
     until(lambda: _serves(client, 1))
     client.close()
+
+
+def test_a_new_file_starts_a_build_of_the_dataset_within_a_minute(platform: Platform) -> None:
+    def runs() -> list[dict[str, str]]:
+        code, answer = platform.api.call("GET", "/api/v2/dags/dataset_build/dagRuns")
+        assert code == 200, answer
+        found: list[dict[str, str]] = answer["dag_runs"]
+        return found
+
+    assert runs() == []  # the folder was empty
+    lines = [json.dumps({"text": f"text {number} of ship {number * 7} in harbour {number * 13}"}) for number in range(50)]
+    (platform.checkout.root / "raw" / "new.jsonl").write_text("\n".join(lines) + "\n")
+    until(runs, seconds=60)
+    until(lambda: runs()[0]["state"] in DONE, seconds=300)
+    assert runs()[0]["state"] == "success", platform.checkout.logs()
+    assert runs()[0]["run_type"] == "asset_triggered"
+    [dataset] = json.loads(platform.checkout.call("data", "list", "--json").splitlines()[-1])
+    assert dataset["kept"] == 50
 
 
 def _serves(client: Client, version: int) -> bool:

@@ -16,7 +16,7 @@ COMMANDS = {
     "stage", "up",
 }  # fmt: skip
 GROUPS = {
-    "data": {"build", "diff", "list", "numbers", "plan", "profile", "pull", "push", "show", "task"},
+    "data": {"build", "diff", "list", "listing", "numbers", "plan", "profile", "pull", "push", "show", "task"},
     "runs": {"list", "show", "prune", "open", "exec", "close"},
     "feedback": {"status", "export", "collect", "signals", "patch", "undo", "patches"},
 }

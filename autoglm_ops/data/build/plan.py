@@ -11,6 +11,8 @@ from autoglm_ops.data.flow import Step
 from autoglm_ops.data.neardup.options import Options
 from autoglm_ops.data.readers import Blob, Limits, Part, Shard, survey
 from autoglm_ops.data.readers import plan as cut
+from autoglm_ops.data.readers.names import is_hidden, kind_of
+from autoglm_ops.data.readers.places import locate
 from autoglm_ops.data.rows import Shape
 from autoglm_ops.data.steps.catalog import STEPS
 from autoglm_ops.errors import SettingsError
@@ -34,6 +36,15 @@ def plan(location: str, recipe: Recipe, scratch: Path, limits: Limits) -> Path:
         work.mkdir(parents=True, exist_ok=True)
         made.write(work / "plan.json")
     return work
+
+
+def listing(location: str, limits: Limits) -> str:
+    """A digest of the files' names, sizes and, in a bucket, ETags: what shows new data without reading any.
+
+    Empty when there is nothing. A local file that was rewritten at the same size is not seen; `plan` reads it and sees.
+    """
+    blobs = sorted(blob for blob in locate(location, limits).blobs() if kind_of(blob.name) and not is_hidden(blob.name))
+    return digest_of([list(blob) for blob in blobs]) if blobs else ""
 
 
 def is_cuttable(location: str, recipe: Recipe) -> bool:

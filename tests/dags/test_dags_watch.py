@@ -1,0 +1,65 @@
+"""New data starts a build: the trigger on the real command line, over a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from autoglm_airflow.watch import RAW, NewDataTrigger
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    checkout, raw = tmp_path / "checkout", tmp_path / "checkout" / "raw"
+    raw.mkdir(parents=True)
+    (checkout / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (tmp_path / "home" / "airflow").mkdir(parents=True)
+    monkeypatch.setenv("AUTOGLM_CHECKOUT", str(checkout))
+    monkeypatch.setenv("AUTOGLM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("AUTOGLM__FLOW__LOCATION", "raw")
+    return raw
+
+
+async def fired(trigger: NewDataTrigger, times: int, between: list[tuple[Path, str]]) -> list[str]:
+    """The listings of the next `times` events; after each a file of `between` is written."""
+    found = []
+    async for event in trigger.run():
+        found.append(event.payload["listing"])
+        if len(found) == times:
+            break
+        path, text = between[len(found) - 1]
+        path.write_text(text)
+    return found
+
+
+def test_it_fires_for_what_is_there_and_for_what_comes_and_remembers_it(raw: Path) -> None:
+    (raw / "a.jsonl").write_text('{"text": "one"}\n')
+    trigger = NewDataTrigger(poll_seconds=0.05)
+    first, second = asyncio.run(asyncio.wait_for(fired(trigger, 2, [(raw / "b.jsonl", '{"text": "two"}\n')]), 60))
+    assert first != second
+    # The second was not taken to its end: a new triggerer fires for it again, and for nothing after that.
+    assert asyncio.run(asyncio.wait_for(fired(trigger, 1, []), 60)) == [second]
+    (raw.parents[1] / "home" / "airflow" / "raw-listing").write_text(second)
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(fired(trigger, 1, []), 4))
+
+
+def test_a_location_that_cannot_be_listed_is_logged_and_asked_again(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    trigger = NewDataTrigger(poll_seconds=0.05)
+    monkeypatch.setattr(trigger.log, "warning", lambda text, *values: said.append(text % values))
+    monkeypatch.setenv("AUTOGLM__FLOW__LOCATION", "nowhere")
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(fired(trigger, 1, []), 5))
+    assert "does not exist" in said[0]
+
+
+def test_the_asset_survives_airflows_serialisation() -> None:
+    [watcher] = RAW.watchers
+    name, arguments = watcher.trigger.serialize()
+    assert (name, json.loads(json.dumps(arguments))) == ("autoglm_airflow.watch.NewDataTrigger", {"poll_seconds": 30.0})
