@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -32,41 +33,48 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def fired(trigger: NewDataTrigger, times: int, between: list[tuple[Path, str]]) -> list[str]:
     """The listings of the next `times` events; after each a file of `between` is written."""
     found = []
-    async for event in trigger.run():
-        found.append(event.payload["listing"])
-        if len(found) == times:
-            break
-        path, text = between[len(found) - 1]
-        path.write_text(text)
+    async with aclosing(trigger.run()) as events:
+        async for event in events:
+            found.append(event.payload["listing"])
+            if len(found) == times:
+                break
+            path, text = between[len(found) - 1]
+            path.write_text(text)
     return found
+
+
+class Bounded(NewDataTrigger):
+    """Looks three times and no more."""
+
+    looks = 0
+
+    async def _listing(self) -> str | None:
+        self.looks += 1
+        if self.looks > 3:
+            raise EnoughError
+        return await super()._listing()
 
 
 def test_it_fires_for_what_is_there_and_for_what_comes_and_remembers_it(raw: Path) -> None:
     (raw / "a.jsonl").write_text('{"text": "one"}\n')
     trigger = NewDataTrigger(poll_seconds=0.05)
-    first, second = asyncio.run(asyncio.wait_for(fired(trigger, 2, [(raw / "b.jsonl", '{"text": "two"}\n')]), 60))
+    first, second = asyncio.run(fired(trigger, 2, [(raw / "b.jsonl", '{"text": "two"}\n')]))
     assert first != second
     # The second was not taken to its end: a new triggerer fires for it again, and for nothing after that.
-    assert asyncio.run(asyncio.wait_for(fired(trigger, 1, []), 60)) == [second]
+    assert asyncio.run(fired(trigger, 1, [])) == [second]
     (raw.parents[1] / "home" / "airflow" / "raw-listing").write_text(second)
-    with pytest.raises(TimeoutError):
-        asyncio.run(asyncio.wait_for(fired(trigger, 1, []), 4))
+    with pytest.raises(EnoughError):
+        asyncio.run(fired(Bounded(poll_seconds=0.05), 1, []))
 
 
 def test_a_location_that_cannot_be_listed_is_logged_and_asked_again(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-
-    def warning(text: str, *values: object) -> None:
-        said.append(text % values)
-        if len(said) == 2:
-            raise EnoughError  # it would ask for ever
-
-    trigger = NewDataTrigger(poll_seconds=0.05)
-    monkeypatch.setattr(trigger.log, "warning", warning)
+    trigger = Bounded(poll_seconds=0.05)
+    monkeypatch.setattr(trigger.log, "warning", lambda text, *values: said.append(text % values))
     monkeypatch.setenv("AUTOGLM__FLOW__LOCATION", "nowhere")
     with pytest.raises(EnoughError):
         asyncio.run(fired(trigger, 1, []))
-    assert all("does not exist" in line for line in said)
+    assert len(said) == 3 and all("does not exist" in line for line in said)
 
 
 def test_the_asset_survives_airflows_serialisation() -> None:
