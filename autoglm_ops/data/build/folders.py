@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
 import pyarrow as pa
@@ -23,11 +24,11 @@ NO_SPACE = "free space, then start the same build again: it goes on where it was
 def made_whole(folder: Path) -> Iterator[Path]:
     """A fresh folder to write into, which becomes `folder` at the end; nothing is left of it when the block fails.
 
-    Raises TryAgain when the disk is full or refuses.
+    Whoever makes the same at the same time (a retry whose first try still lives, on another machine even) has a folder of its own, so
+    that nobody's half is taken for whole; the first to end wins, and the others end quietly. Raises TryAgain when the disk is full or
+    refuses.
     """
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    for left in folder.parent.glob(f"{folder.name}.*.part"):
-        shutil.rmtree(left, ignore_errors=True)
+    part = folder.with_name(f"{folder.name}.{uuid4().hex}.part")
     try:
         part.mkdir(parents=True)
         yield part
@@ -35,7 +36,11 @@ def made_whole(folder: Path) -> Iterator[Path]:
             _sync(path)
         os.replace(part, folder)
         _sync(folder.parent)
+        for left in folder.parent.glob(f"{folder.name}.*.part"):  # of those that were killed, or are late
+            shutil.rmtree(left, ignore_errors=True)
     except OSError as error:
+        if folder.exists():  # the other one made it
+            return
         raise TryAgain(f"{folder} could not be written: {error.strerror or error}; {NO_SPACE}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -15,7 +15,9 @@ from autoglm_ops.data.build.folders import frames
 from autoglm_ops.data.flow import DOCUMENT
 
 ROWS = 50_000
-CHARACTERS = 128 << 20  # of text that a sample holds: it must fit in memory however long the documents are
+CHARACTERS = (
+    32 << 20
+)  # of text that a sample holds, however long the documents are: Great Expectations takes ten bytes for each
 
 
 def size(rows: int, characters: int) -> int:

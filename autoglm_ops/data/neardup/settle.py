@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 import numpy as np
 import polars as pl
@@ -44,9 +45,9 @@ def settle(work: Path) -> Settled:
         state[_index(copies[0], base)] = 1
         _drop(state, _index(similar[0], base), _index(similar[1], base), chosen := np.zeros(similar.shape[1], np.bool_))
         frame = pl.concat([_frame(copies, 1), _frame(similar[:, chosen], 2)]).sort("row")
-        part = work / "gone" / f"{shard:06d}.part"
+        part = work / "gone" / f"{shard:06d}.{uuid4().hex}.part"
         frame.write_parquet(part, compression="zstd")
-        os.replace(part, part.with_suffix(".parquet"))
+        os.replace(part, work / "gone" / f"{shard:06d}.parquet")
     counts = np.bincount(state, minlength=3)
     return Settled(len(state), {reason: int(counts[code]) for code, reason in REASONS.items() if counts[code]})
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from autoglm_ops.data.build.folders import made_whole
 from autoglm_ops.data.neardup.options import Options
 from autoglm_ops.data.neardup.shingles import band_keys, shingles
 from autoglm_ops.data.steps.compiled import Flat, flat
@@ -31,11 +32,8 @@ def sign(frames: Iterable[pl.DataFrame], shard: int, work: Path, options: Option
     folder = work / "signed" / f"{shard:06d}"
     if folder.exists():
         return folder
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    _write(frames, shard, part, options)
-    os.replace(part, folder)
+    with made_whole(folder) as part:
+        _write(frames, shard, part, options)
     return folder
 
 
@@ -51,7 +49,7 @@ def documents(shard: int, rows: NDArray[np.int64]) -> Keys:
 
 def save(path: Path, array: NDArray[np.generic]) -> None:
     """Whole or not at all, and on disk before it has its name."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{uuid4().hex}.part")  # of its own: a retry may meet a first try that still lives
     with part.open("wb") as file:
         np.save(file, array, allow_pickle=False)
         file.flush()
