@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -54,8 +55,9 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
         raise typer.Exit
 
 
+@cache
 def build() -> typer.Typer:
-    """The app with every command. A group is a module of this package with `add_to(app)`."""
+    """The app with every command. A group is a module of this package with `add_to(app)`; each is added once in a process."""
     for group in GROUPS:
         import_module(f"autoglm_ops.cli.{group}").add_to(app)
     return app
