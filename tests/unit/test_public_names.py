@@ -37,6 +37,10 @@ def test_the_commands_are_these() -> None:
         assert set(group.commands[name].commands) == commands
 
 
+def test_commands_are_added_once_however_often_main_is_called() -> None:
+    assert build() is build()  # a second app had every command twice, and each further call took longer
+
+
 def test_every_command_says_what_it_does() -> None:
     group = typer.main.get_command(build())
     for name, command in group.commands.items():
