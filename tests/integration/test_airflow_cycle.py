@@ -73,6 +73,7 @@ def airflow(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.Mon
     signal.signal(signal.SIGTERM, handlers)
 
 
+@pytest.mark.slow
 def test_75_is_retried_and_3_is_not_and_a_failed_run_finishes_its_own_work(airflow: Airflow):
     airflow.plan(exits={"validate": [75, 3]}, verdict="reject")
     (ended,) = airflow.drive("daily_retrain", "manual__refused", {"as_of": "2026-01-14"})

@@ -124,6 +124,7 @@ def test_who_is_champion_is_in_the_ledger_and_by_hand_too(cycle: Checkout, finis
     cycle.call("rollback", code=3)  # there is none before the first
 
 
+@pytest.mark.slow  # the stages' own test is in the suite; this is the same through the DAG
 def test_bad_rows_over_the_budget_stop_the_run_with_a_report(cycle: Checkout, finished: str) -> None:
     path = cycle.root / "reviews.jsonl"
     whole = path.read_text(encoding="utf-8")
