@@ -103,7 +103,7 @@ def test_a_new_file_starts_a_build_of_the_dataset_within_a_minute(platform: Plat
         return found
 
     assert runs() == []  # the folder was empty
-    lines = [json.dumps({"text": f"text {number} of ship {number * 7} in harbour {number * 13}"}) for number in range(50)]
+    lines = [json.dumps({"body": f"text {number} of ship {number * 7} in harbour {number * 13}"}) for number in range(50)]
     (platform.checkout.root / "raw" / "new.jsonl").write_text("\n".join(lines) + "\n")
     until(runs, seconds=60)
     until(lambda: runs()[0]["state"] in DONE, seconds=300)
