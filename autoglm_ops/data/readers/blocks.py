@@ -7,9 +7,11 @@ is cut nobody has counted the lines before a part, and `line` is the offset ther
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+import polars as pl
 
 from autoglm_ops.data.readers.limits import Limits, Rejected
 from autoglm_ops.data.rows import RAW_CHARS, Shape
@@ -157,3 +159,17 @@ class _Cutter:
         for mark, what in _MARKS.items():
             if self.held.startswith(mark):
                 raise BadData(f"{self._source.name} begins with {what}; save it as UTF-8 without one", ("byte-order-mark",))
+
+
+def judged_blocks(
+    source: Opened, judge: Callable[[Block, Opened], tuple[pl.DataFrame, list[Rejected]]]
+) -> Iterator[pl.DataFrame | Rejected]:
+    """Every block as what `judge` makes of it: its documents in one frame, then its rejects."""
+    for block in blocks(source):
+        if isinstance(block, Rejected):
+            yield block
+            continue
+        frame, rejects = judge(block, source)
+        if frame.height:
+            yield frame
+        yield from rejects

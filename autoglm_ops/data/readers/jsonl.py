@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from autoglm_ops.data.fields import MAX_NAME, day_of
 from autoglm_ops.data.flow import DOCUMENT
-from autoglm_ops.data.readers.blocks import Block, Opened, blocks
+from autoglm_ops.data.readers.blocks import Block, Opened, judged_blocks
 from autoglm_ops.data.readers.frames import PYTHON_SPACES, document, frame_of
 from autoglm_ops.data.readers.limits import Rejected
 from autoglm_ops.data.readers.scan import BOOLEAN, INTEGER, MISSING, NULL, STRING, Scanned, scan
@@ -47,14 +47,7 @@ def read(source: Opened) -> Iterator[pl.DataFrame | Rejected]:
 
 def judged(source: Opened) -> Iterator[pl.DataFrame | Rejected]:
     """As `read`, whatever share of it is rejected."""
-    for block in blocks(source):
-        if isinstance(block, Rejected):
-            yield block
-            continue
-        frame, rejects = _judge(block, source)
-        if frame.height:
-            yield frame
-        yield from rejects
+    yield from judged_blocks(source, _judge)
 
 
 class _Lines(NamedTuple):

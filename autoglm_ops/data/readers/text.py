@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from autoglm_ops.data.readers.blocks import Block, Opened, TruncatedError, blocks
+from autoglm_ops.data.readers.blocks import Block, Opened, TruncatedError, judged_blocks
 from autoglm_ops.data.readers.frames import frame_of
 from autoglm_ops.data.readers.limits import Rejected
 from autoglm_ops.data.rows import BadLineError, Row, row_id
@@ -21,14 +21,7 @@ def read(source: Opened) -> Iterator[pl.DataFrame | Rejected]:
     if source.limits.document == "file":
         yield from _whole(source)
         return
-    for block in blocks(source):
-        if isinstance(block, Rejected):
-            yield block
-            continue
-        frame, rejects = _judge(block, source)
-        if frame.height:
-            yield frame
-        yield from rejects
+    yield from judged_blocks(source, _judge)
 
 
 def _judge(block: Block, source: Opened) -> tuple[pl.DataFrame, list[Rejected]]:

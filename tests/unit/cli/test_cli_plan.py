@@ -8,17 +8,9 @@ from pathlib import Path
 import pytest
 
 from autoglm_ops.cli.main import main
+from autoglm_ops.planning import MODELS
 
-SMOL = {
-    "model_type": "llama",
-    "vocab_size": 49152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "tie_word_embeddings": True,
-}
+SMOL = MODELS["smollm2-135m"]
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def slowly(content: bytes, shape: Shape) -> tuple[list[Row], list[Rejected]]:
     return rows, rejects
 
 
-def same(content: bytes, shape: Shape) -> None:
+def assert_same(content: bytes, shape: Shape) -> None:
     rows, rejects = slowly(content, shape)
     opened = Opened("x.jsonl", io.BytesIO(content), 0, len(content), False, shape, LIMITS)
     frame, refused = gathered(jsonl.judged(opened))
@@ -162,13 +162,13 @@ def mutated(draw: Any) -> bytes:
 @settings(max_examples=200, deadline=None)
 @given(lines=st.lists(mutated(), min_size=1, max_size=6))
 def test_fast_and_strict_give_one_answer(lines: list[bytes], shape: Shape) -> None:
-    same(b"".join(line + b"\n" for line in lines), shape)
+    assert_same(b"".join(line + b"\n" for line in lines), shape)
 
 
 @settings(max_examples=100, deadline=None)
 @given(lines=st.lists(st.binary(max_size=40), min_size=1, max_size=6))
 def test_any_bytes_give_one_answer(lines: list[bytes], shape: Shape) -> None:
-    same(b"".join(b'{"text":"' + line.replace(b"\n", b"") + b'"}\n' for line in lines), shape)
+    assert_same(b"".join(b'{"text":"' + line.replace(b"\n", b"") + b'"}\n' for line in lines), shape)
 
 
 STRUCTURES = [
@@ -197,13 +197,13 @@ def test_every_odd_value_in_every_place_gets_one_answer(shape: Shape) -> None:
     values = [*strings, *controls, *ODD_NUMBERS, *ODD_WORDS]
     lines = [frame.replace("%s", value) for frame in FRAMES for value in values] + STRUCTURES
     lines += [f'{{"text":"a","{part}":1,"b":2}}' for part in ODD_PARTS]
-    same(b"".join(line.encode("utf-8", "surrogatepass") + b"\n" for line in lines), shape)
+    assert_same(b"".join(line.encode("utf-8", "surrogatepass") + b"\n" for line in lines), shape)
 
 
 @pytest.mark.parametrize("code", [0x7F, 0x80, 0x7FF, 0x800, 0xD7FF, 0xE000, 0xFFFF, 0x10000, 0x10FFFF])
 def test_the_borders_of_utf8_raw_and_escaped(code: int, shape: Shape) -> None:
     for ascii_only in (True, False):
-        same(json.dumps({"text": chr(code)}, ensure_ascii=ascii_only).encode() + b"\n", shape)
+        assert_same(json.dumps({"text": chr(code)}, ensure_ascii=ascii_only).encode() + b"\n", shape)
 
 
 def test_every_three_bytes_that_may_be_utf8_get_one_answer(shape: Shape) -> None:
@@ -216,7 +216,7 @@ def test_every_three_bytes_that_may_be_utf8_get_one_answer(shape: Shape) -> None
         for third in (0x7F, 0x80, 0xBF, 0xC0)
         for tail in ((), (0x80,), (0xC0,))
     ]
-    same(b"".join(b'{"text":"' + row + b'"}\n' for row in rows), shape)
+    assert_same(b"".join(b'{"text":"' + row + b'"}\n' for row in rows), shape)
 
 
 def test_depth_keys_and_lengths_at_their_borders(shape: Shape) -> None:
@@ -230,7 +230,7 @@ def test_depth_keys_and_lengths_at_their_borders(shape: Shape) -> None:
         b" \r",
         b'\xef\xbb\xbf{"text":"a"}',
     ]
-    same(b"".join(line + b"\n" for line in lines), shape)
+    assert_same(b"".join(line + b"\n" for line in lines), shape)
 
 
 def test_plain_lines_are_taken_by_the_scanner_itself() -> None:
@@ -246,4 +246,4 @@ def test_plain_lines_are_taken_by_the_scanner_itself() -> None:
 
 def test_two_of_our_columns_may_be_one_of_theirs(shape: Shape) -> None:
     both = Shape({**shape.columns, "id": "label"}, shape.epoch)
-    same(b'{"text":"a","label":"b"}\n', both)
+    assert_same(b'{"text":"a","label":"b"}\n', both)
