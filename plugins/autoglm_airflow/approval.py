@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,15 @@ from autoglm_ops.contracts.inputs import RunInfo
 
 
 class Approval(ApprovalOperator):
-    """Waits for Approve or Reject in Airflow's Required Actions (UI or REST), when the `approval` param of the DAG run is true."""
+    """Waits for Approve or Reject in Airflow's Required Actions (UI or REST), when the `approval` param of the DAG run is true.
+
+    An answer given within a second or two of the question can reach Airflow's scheduler before it has noticed that the asking
+    process ended; it then takes the resumed task for one killed from outside and fails it (Airflow 3.3,
+    process_executor_events). So it asks again, at most twice.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(on_failure_callback=owner_of_failure, **kwargs)
+        super().__init__(on_failure_callback=owner_of_failure, retries=2, retry_delay=timedelta(seconds=5), **kwargs)
 
     def execute(self, context: Any) -> Any:
         with told(context):

@@ -21,9 +21,15 @@ log = logging.getLogger(__name__)
 
 
 def migrate() -> None:
-    """Create or upgrade the database when its revision is not this Airflow's newest. Looking costs a millisecond, not seconds."""
+    """Create or upgrade the database when its revision is not this Airflow's newest. Looking costs a millisecond, not seconds.
+
+    SQLite keeps a write-ahead log from then on: without one a commit waits for every open reader, and Airflow's API server, whose
+    one event loop has to run both, stood still until SQLite's patience ended.
+    """
     engine = settings.engine
     with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.execute(text("PRAGMA journal_mode=WAL"))
         known = inspect(connection).has_table("alembic_version")
         revision = connection.execute(text("select version_num from alembic_version")).scalar() if known else None
     if revision != list(_REVISION_HEADS_MAP.values())[-1]:

@@ -50,7 +50,11 @@ class NewDataTrigger(BaseEventTrigger):
             said = (err.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
             self.log.warning("flow.location cannot be listed (exit %s): %s", child.returncode, said)
             return None
-        found = json.loads(out.splitlines()[-1])["listing"]
+        try:
+            found = json.loads(out.splitlines()[-1])["listing"]
+        except (ValueError, LookupError, TypeError):
+            self.log.warning("flow.location cannot be listed: `autoglm data listing` answered %r", out[:200])
+            return None
         return str(found) if found else None
 
 

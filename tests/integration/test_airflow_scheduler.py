@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import suppress
@@ -151,9 +152,16 @@ def test_promotion_by_hand_waits_for_a_person(up: Any):
     path = f"/api/v2/dags/promote_model/dagRuns/{run}/taskInstances/approval"
     until(lambda: api.call("GET", path)[1].get("state") == "awaiting_input")
     assert "promote" not in [json.loads(line)[0] for line in (home / "calls.jsonl").read_text().splitlines()]
-    code, answer = api.call("PATCH", f"{path}/-1/hitlDetails", {"chosen_options": ["Approve"], "params_input": {}})
-    assert code == 200, answer
-    until(lambda: api.state("promote_model", run) in ("success", "failed"))
+
+    def ended() -> bool:
+        if api.call("GET", path)[1].get("state") == "awaiting_input":  # again, when the answer came too fast: see Approval
+            time.sleep(3)  # a person reads first
+            code, answer = api.call("PATCH", f"{path}/-1/hitlDetails", {"chosen_options": ["Approve"], "params_input": {}})
+            assert code == 200, answer
+        return api.state("promote_model", run) in ("success", "failed")
+
+    until(ended)
+    assert api.state("promote_model", run) == "success"
     assert ["promote", "--version=3", f"--reason=DAG run {run}", "--json"] in [
         json.loads(line) for line in (home / "calls.jsonl").read_text().splitlines()
     ]

@@ -1,7 +1,7 @@
 """The contract of `autoglm` that the DAGs rely on, without the work.
 
 $AUTOGLM_HOME/plan.json steers it: {"exits": {"train": [75, 0]}, "verdict": "promote", "decision": "run", "fired": true,
-"alerts": [...], "sleep": {"train": 60}, "silent": ["train"], "facts": {"promote": {...}}}. Every call is a line of calls.jsonl.
+"alerts": [...], "listing": "…", "sleep": {"train": 60}, "silent": ["train"], "facts": {"promote": {...}}}. Every call is a line of calls.jsonl.
 """
 
 import hashlib
@@ -98,6 +98,8 @@ match words[:2]:
         print(json.dumps({"branch": f"runs/{words[2]}"}))
     case ["feedback", "signals"]:
         print(json.dumps({"fired": PLAN.get("fired", True)}))
+    case ["data", "listing"]:
+        print(json.dumps({"listing": PLAN.get("listing")}))
     case ["monitor", *_]:
         print(json.dumps({"alerts": PLAN.get("alerts", [])}))
     case _:
