@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,11 @@ import corpus_data
 from rich.console import Console
 from rich.table import Table
 
+from autoglm_ops.data.readers import Limits, Rejected, plan, read, survey
+from autoglm_ops.data.rows import Shape
+
 ROOT = Path(__file__).parents[2]
-BLOCK = 16 << 20
+BUILD_SHARD = 256 << 20  # bytes of input to a shard, as params.yaml has it
 SHARD = 32 << 20
 ALONE = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "NUMBA_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 PEERS = ("datatrove", "datasketch", "rensa", "rensa-rho")
@@ -92,13 +96,14 @@ class Clock:
 
 
 def frames(corpus: Path) -> Iterator[Any]:
-    import polars as pl
-
-    from autoglm_ops.data.flow import DOCUMENT
-
-    with corpus.open("rb") as file:
-        while block := file.read(BLOCK):
-            yield pl.read_ndjson(block + file.readline(), schema=DOCUMENT)
+    """The corpus as a build reads it: planned into shards, every row judged."""
+    where, limits = str(corpus), Limits()
+    shape = Shape({name: name for name in ("text", "label", "timestamp", "id", "source")}, date(2026, 1, 1))
+    for shard in plan(survey(where, limits).blobs, BUILD_SHARD, cut=True):
+        for item in read(shard, where, shape, limits):
+            if isinstance(item, Rejected):
+                raise SystemExit(f"a row of the corpus is refused: {item}")
+            yield item
 
 
 class Parts:
