@@ -1,4 +1,4 @@
-"""`autoglm data show | push | pull`: a dataset version, where it came from, what was trained on it, and where else it is kept."""
+"""`autoglm data show | push | pull | track`: a dataset version, where it came from, what was trained on it, and where else it is kept."""
 
 from __future__ import annotations
 
@@ -67,6 +67,27 @@ def pull(
     show_json({"dataset": built.digest, "path": str(folder)}) if as_json else print(folder)
 
 
+def track(
+    version: Version,
+    name: Annotated[str, typer.Option(help="What the dataset is called in this checkout.")] = "corpus",
+    as_json: AsJson = False,
+) -> None:
+    """Put a dataset under DVC, as inputs/datasets/NAME: commit its .dvc file, and `dvc push`, `pull` and `checkout` move the bytes.
+
+    Train on it with data.path = inputs/datasets/NAME. `git checkout COMMIT` and `dvc checkout` bring an older version back.
+    """
+    from autoglm_ops.stages import dataset, dataset_track
+
+    folder = dataset.find(home(), version)
+    pointer = dataset_track.track(folder, name, checkout())
+    digest, where = dataset.record(folder).digest, dataset_track.WHERE / name
+    if as_json:
+        show_json({"dataset": digest, "path": str(where), "pointer": str(pointer.relative_to(checkout()))})
+        return
+    shown = pointer.relative_to(checkout())
+    print(f"{where} is dataset {digest[:16]}; now: git add {shown} {where.parent / '.gitignore'} && git commit, then dvc push")
+
+
 def _options(values: dict[str, Any] | None) -> str:
     return ", ".join(f"{name} {value}" for name, value in (values or {}).items() if value) or "none"
 
@@ -86,5 +107,5 @@ def _verdict(report: SuiteReport | None) -> str:
 
 
 def add_to(data: typer.Typer) -> None:
-    for command in (show, push, pull):
+    for command in (show, push, pull, track):
         data.command()(command)

@@ -10,7 +10,7 @@ import polars as pl
 
 from autoglm_ops.contracts.feedback import DriftReport
 from autoglm_ops.contracts.flow import BuiltDataset, LocationProfile, Recipe, StepSpec
-from autoglm_ops.data.build.finish import Check, finish, finished, load
+from autoglm_ops.data.build.finish import RECORD, Check, finish, finished, load
 from autoglm_ops.data.build.folders import frames
 from autoglm_ops.data.build.plan import is_cuttable, listing, plan, shape_of
 from autoglm_ops.data.build.whole import Watch, run
@@ -126,7 +126,9 @@ def listed(home: Path) -> list[BuiltDataset]:
 
 
 def find(home: Path, name: str) -> Path:
-    """The one dataset whose digest begins with `name`. Raises UsageError when it is none or several."""
+    """The one dataset whose digest begins with `name`, or that lies in the folder `name`. Raises UsageError when none or several do."""
+    if "/" in name and _is_version_folder(Path(name)):
+        return Path(name)
     found = [path for path in sorted(datasets(home).glob(f"{name}*")) if _is_version(path)] if name.isalnum() else []
     if len(found) != 1:
         what = "no dataset" if not found else f"{len(found)} datasets"
@@ -136,7 +138,11 @@ def find(home: Path, name: str) -> Path:
 
 def _is_version(path: Path) -> bool:
     """Not a folder that is still being made."""
-    return path.name.isalnum() and (path / "_dataset.json").exists()
+    return path.name.isalnum() and _is_version_folder(path)
+
+
+def _is_version_folder(path: Path) -> bool:
+    return (path / RECORD).exists()
 
 
 def record(folder: Path) -> BuiltDataset:

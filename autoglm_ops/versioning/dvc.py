@@ -70,6 +70,14 @@ class Pipeline:
             except DvcException as error:
                 raise AutoGLMError(f"dvc could not commit stage {name}: {error}") from error
 
+    def add(self, folder: Path) -> Path:
+        """`dvc add`."""
+        try:
+            [stage] = self._repo.add([str(folder)])
+        except DvcException as error:
+            raise AutoGLMError(f"dvc could not add {folder}: {error}") from error
+        return Path(stage.path)
+
     def push(self) -> int:
         """Copy this workspace's version to the remote. Returns how many objects went."""
         pushed: int = self._repo.push()
@@ -85,6 +93,15 @@ class Pipeline:
     def __exit__(self, *_: object) -> None:
         self._repo.close()
         self._there.__exit__(None, None, None)
+
+
+def add(root: Path, folder: Path) -> Path:
+    """Put `folder` under DVC as it is: its bytes into the cache, its digests into `<folder>.dvc` beside it, which is returned.
+
+    Raises UsageError when `root` is no DVC workspace, AutoGLMError with DVC's reason when it refuses.
+    """
+    with Pipeline(root) as pipeline:
+        return pipeline.add(folder)
 
 
 def _hush() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from autoglm_ops.contracts.flow import BuildPlan, BuiltDataset, Counts, DatasetPart
-from autoglm_ops.contracts.record import digest_of, digest_path, write_text
+from autoglm_ops.contracts.record import digest_of, digest_path, locked, write_text
 from autoglm_ops.data.build.folders import made_whole
 from autoglm_ops.data.build.plan import read_plan
 from autoglm_ops.data.build.tasks import place
@@ -28,11 +28,16 @@ def unchecked(dataset: BuiltDataset, files: Sequence[Path]) -> Mapping[str, str]
 
 
 def finish(work: Path, datasets: Path, check: Check = unchecked) -> BuiltDataset:
-    """Publish `datasets/<digest>/`: parts named after their content, _dropped/, _rejected.jsonl, _dataset.json and what `check` says. Of
+    """Publish `datasets/<digest>/`, one caller at a time: parts named after their content, _dropped/, _rejected.jsonl, _dataset.json and what `check` says. Of
     the work folder stays what says that it is done; then `check` alone is asked again, since it may be another one.
 
     Raises BadData when nothing is left or `check` refuses, AutoGLMError when a document is unaccounted for.
     """
+    with locked(work.with_name(f".{work.name}.finishing")):
+        return _finish(work, datasets, check)
+
+
+def _finish(work: Path, datasets: Path, check: Check) -> BuiltDataset:
     if (dataset := finished(work, datasets)) is not None:
         said = check(dataset, [datasets / dataset.digest / part.name for part in dataset.parts])
     else:
