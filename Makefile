@@ -55,7 +55,7 @@ bench: install ## the benchmarks: tables on the terminal, JSON in .autoglm/bench
 PEERS := $(abspath .venv-peers)
 bench-data: install ## the data engine beside datatrove, datasketch and rensa; MB=500 REPEATS=5
 	@test -x $(PEERS)/bin/python || { $(PYTHON) -m venv $(PEERS) && $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  datatrove==0.10.1 datasketch==2.0.0 rensa==0.5.0 orjson 'xxhash<4' pyarrow tokenizers; }
+	  datatrove==0.10.1 datasketch==2.0.0 rensa==0.5.0 regex nltk orjson 'xxhash<4' pyarrow tokenizers; }
 	@python tests/benchmarks/bench_data.py --mb $(or $(MB),500) --repeats $(or $(REPEATS),5) --peers $(PEERS)/bin/python
 
 doctor: install ## what works on this machine

@@ -50,7 +50,7 @@ class ValidationReport(Record):
 
 
 class DatasetVersion(Record):
-    """What `prepare` made. `digest` is over the three split files: the dataset's version."""
+    """What `prepare` made. `digest` is over the three split files, and the copies' when there are any: the dataset's version."""
 
     digest: str
     rows: dict[str, int]

@@ -41,6 +41,14 @@ def place(key: str) -> float:
     return int.from_bytes(hashlib.sha256((SALT + key).encode()).digest()[:8], "big") / 2**64
 
 
+def side(key: str, shares: Shares) -> Split:
+    """The split that a normalised text belongs to, whether it occurs today or not."""
+    where = place(key)
+    if where < shares.holdout:
+        return "gate"
+    return "validation" if where < shares.holdout + shares.validation else "train"
+
+
 @dataclass(frozen=True)
 class Splits:
     """The samples per split, how many rows were dropped by reason word, and the days: all of them and the gate's."""
@@ -63,14 +71,14 @@ def split(texts: Sequence[Distinct], shares: Shares) -> Splits:
     samples: dict[Split, list[Sample]] = {name: [] for name in SPLITS}
     dropped: Counter[str] = Counter()
     for key, earliest, latest in texts:
-        side = _side(place(key), shares)
-        sample = latest if side == "gate" else earliest
-        if side == "gate" and sample.day not in gate_days:
+        home = side(key, shares)
+        sample = latest if home == "gate" else earliest
+        if home == "gate" and sample.day not in gate_days:
             dropped["held-out-earlier"] += 1
-        elif side != "gate" and sample.day < first:
+        elif home != "gate" and sample.day < first:
             dropped["outside-window"] += 1
         else:
-            samples[side].append(sample)
+            samples[home].append(sample)
     return Splits(samples, dict(dropped), days, gate_days)
 
 
@@ -107,12 +115,6 @@ def describe(splits: Splits, repeated: Mapping[str, int], digest: str) -> Datase
         gate_days=tuple(splits.gate_days),
         label_share={name: _label_share(rows) for name, rows in splits.samples.items()},
     )
-
-
-def _side(where: float, shares: Shares) -> Split:
-    if where < shares.holdout:
-        return "gate"
-    return "validation" if where < shares.holdout + shares.validation else "train"
 
 
 def _window_start(days: Sequence[str], window: int) -> str:

@@ -21,7 +21,24 @@ class Sample(NamedTuple):
     weight: float
 
 
-def write_rows(path: Path, rows: Sequence[Row] | Sequence[Sample], kind: type[Row] | type[Sample]) -> None:
+class Copy(NamedTuple):
+    """An augmented copy of a training row: a Sample under its own id, and its parent's id."""
+
+    id: str
+    text: str
+    label: str
+    day: str
+    source: str
+    weight: float
+    parent: str
+
+    def sample(self) -> Sample:
+        return Sample(*self[:-1])
+
+
+def write_rows(
+    path: Path, rows: Sequence[Row] | Sequence[Sample] | Sequence[Copy], kind: type[Row] | type[Sample] | type[Copy]
+) -> None:
     """Parquet with one column per field. No index, no times; the bytes depend on the rows and pyarrow's version alone."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -38,7 +55,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """What `write_rows` wrote of Samples."""
+    """What `write_rows` wrote of Samples, or of Copies without their parents."""
     return [Sample(*values) for values in _values(path, Sample._fields)]
 
 

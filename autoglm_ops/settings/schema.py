@@ -90,6 +90,15 @@ class Validation(Section):
     max_chars: Count = 20_000
 
 
+class Augment(Section):
+    copies: int = Field(default=0, ge=0, le=16)
+    """Altered copies of each training row, 0 for none. They count as rows: at the same train.epochs there are more steps."""
+    operations: tuple[Literal["delete", "swap", "crop", "shuffle"], ...] = ("delete", "swap", "crop", "shuffle")
+    """A copy takes one of these."""
+    share: float = Field(default=0.1, gt=0, lt=1)
+    """Of a row's units (words, or single Chinese characters), how many delete and swap touch."""
+
+
 class Prepare(Section):
     holdout: Share = 0.15
     """Share of distinct texts, by content hash, that no model is ever trained on."""
@@ -97,6 +106,7 @@ class Prepare(Section):
     """Share, by content hash, for early stopping and tuning."""
     gate_days: Count = 3
     """The gate judges on the held-out rows of this many last days."""
+    augment: Augment = Augment()
 
 
 class Tokenize(Section):

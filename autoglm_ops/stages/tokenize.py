@@ -1,4 +1,7 @@
-"""tokenize: a tokenizer made of the training rows (or the one named), and token arrays that training maps into memory."""
+"""tokenize: a tokenizer made of the training rows (or the one named), and token arrays that training maps into memory.
+
+Augmented copies are learned from and nothing else: they stand in the training arrays, behind the rows, and the tokenizer never sees them.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,9 @@ def run(context: Context) -> Outcome:
     else:
         tokenizers.copy(given, folder)
     tokenizer, pad_id = tokenizers.load(folder)
+    copies = context.output("prepare", "copies.parquet")
+    if copies.is_file():
+        samples["train"] += read_samples(copies)
     tokens = 0
     for name, rows in samples.items():
         ids = tokenizers.encode(tokenizer, [row.text for row in rows], settings.max_length)
