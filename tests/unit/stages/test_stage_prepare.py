@@ -1,0 +1,89 @@
+"""The stage `prepare` with and without copies: what is held out is the same to the byte."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoglm_ops.contracts.data import SPLITS, DatasetVersion
+from autoglm_ops.data.rows import Row
+from autoglm_ops.data.tables import read_samples, write_rows
+from autoglm_ops.settings import Settings
+from autoglm_ops.stages import prepare
+from autoglm_ops.stages.base import Context, Outcome
+
+WORDS = "这本书很好内容不错物流也快下次再来可惜字太小价格便宜"
+ROWS = [
+    Row(
+        f"r{n}",
+        f"{WORDS[n % 9 : n % 9 + 12]}，第{n}次。{WORDS[n % 14 :]}",
+        ("pos", "neg")[n % 2],
+        f"2026-01-0{1 + n % 3}",
+        "s",
+        n,
+    )
+    for n in range(120)
+]
+
+
+def prepared(root: Path, name: str, **augment: Any) -> tuple[Outcome, Path]:
+    """One run of the stage over ROWS."""
+    (root / "out" / "validate").mkdir(parents=True, exist_ok=True)
+    write_rows(root / "out" / "validate" / "rows.parquet", ROWS, Row)
+    out = root / name
+    out.mkdir()
+    seed = augment.pop("seed", 7)
+    chosen = Settings.model_validate({"seed": seed, "prepare": {"augment": augment}})
+    return prepare.run(Context(root, out, root, root, root, "local", chosen)), out
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    copies=st.integers(1, 4),
+    operations=st.lists(st.sampled_from(["delete", "swap", "crop", "shuffle"]), min_size=1, unique=True),
+    share=st.floats(0.01, 0.9),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_d10_with_any_setting_only_copies_are_added_and_nothing_else_moves_by_a_byte(
+    copies: int, operations: list[str], share: float, seed: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        _, plain = prepared(root, "plain", seed=seed)
+        done, out = prepared(root, "augmented", copies=copies, operations=operations, share=share, seed=seed)
+        _, again = prepared(root, "again", copies=copies, operations=operations, share=share, seed=seed)
+        before, after = content(plain), content(out)
+        assert after == content(again)
+        assert after.keys() - before.keys() == {"copies.parquet"}
+        assert [name for name in before if before[name] != after[name]] == ["dataset.json"]
+        _check_copies(out, done, copies)
+
+
+def _check_copies(out: Path, done: Outcome, copies: int) -> None:
+    table = pq.read_table(out / "copies.parquet").to_pydict()
+    train = {row.id for row in read_samples(out / "train.parquet")}
+    held = {row.text for name in ("validation", "gate") for row in read_samples(out / f"{name}.parquet")}
+    assert set(table["parent"]) <= train
+    assert not set(table["text"]) & held
+    assert not set(table["id"]) & train
+    assert done.facts["copies"] == len(table["id"])
+    assert done.facts["copies"] + sum(done.facts["copies_dropped"].values()) == copies * len(train)
+
+
+def test_by_default_there_are_no_copies_and_with_some_it_is_another_version(tmp_path: Path) -> None:
+    done, plain = prepared(tmp_path, "plain", copies=0, operations=["swap"])
+    assert sorted(content(plain)) == sorted(["dataset.json", "reference.json", *(f"{name}.parquet" for name in SPLITS)])
+    assert "copies" not in done.facts
+    _, out = prepared(tmp_path, "augmented", copies=1)
+    one, other = (DatasetVersion.read(folder / "dataset.json") for folder in (plain, out))
+    assert one.digest != other.digest
+    assert one.model_copy(update={"digest": ""}) == other.model_copy(update={"digest": ""})
