@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from autoglm_ops.cli import data_versions
+from autoglm_ops.cli import data_follow, data_versions
 from autoglm_ops.cli.shared import AsJson, Configs, Overrides, checkout, home, show_json
 from autoglm_ops.contracts.flow import BuiltDataset, LocationProfile
 from autoglm_ops.contracts.record import write_text
@@ -60,7 +60,7 @@ def build(
     console = Console(stderr=True, highlight=False)
     started = time.monotonic()
     where = dataset.location(settings, location, checkout())
-    work = dataset.open_build(settings, where, home())
+    work = dataset.open_build(settings, where, home(), checkout())
     columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=as_json) as progress:
         bars: dict[str, int] = {}
@@ -85,7 +85,7 @@ def plan(location: Location = None, sets: Overrides = None, configs: Configs = N
     from autoglm_ops.stages import dataset
 
     settings = load(checkout() / "params.yaml", overrides=sets or (), configs=configs or ())
-    work = dataset.open_build(settings, dataset.location(settings, location, checkout()), home())
+    work = dataset.open_build(settings, dataset.location(settings, location, checkout()), home(), checkout())
     said = {"work": work.name, "shards": len(numbers(work, "read"))}
     show_json(said) if as_json else print(f"{said['work']}: {said['shards']} shards")
 
@@ -248,4 +248,5 @@ def _pairs(title: str, pairs: Mapping[str, tuple[int, int]]) -> Table:
 
 def add_to(app: typer.Typer) -> None:
     data_versions.add_to(data)
+    data_follow.add_to(data)
     app.add_typer(data, name="data")

@@ -18,7 +18,10 @@ class StepSpec(Record):
 
 
 class Recipe(Record):
-    """Everything that decides what comes out, but the data. No path of the machine."""
+    """Everything that decides what comes out, but the data. No path of the machine.
+
+    `protected`: the digest of the n-grams that no document may share (the build's `protected.npz`), None when nothing is protected.
+    """
 
     columns: dict[str, str]
     epoch: str
@@ -27,6 +30,7 @@ class Recipe(Record):
     dedup: dict[str, Any] | None = {}
     source_cap: int | None = Field(default=None, ge=1)
     mix: dict[str, float] = {}
+    protected: str | None = None
     seed: int = 0
     shard_bytes: int = Field(default=256 << 20, ge=1)
 

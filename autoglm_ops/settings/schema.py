@@ -60,6 +60,18 @@ class Dedup(Section):
     """Memory a task may take for its arrays."""
 
 
+class Log(Section):
+    source: str | None = None
+    """A log of events to follow: a folder of JSON Lines, s3://bucket/prefix or redis://host:port/stream; null asks the command line."""
+    out: str | None = None
+    """Where its documents go; null is $AUTOGLM_HOME/followed. flow.location can name it."""
+    handlers: str | None = None
+    """A YAML file of `{on: event type, handler: name, options: {…}}`, relative to the checkout; read again while it runs."""
+    batch_events: Count = 10_000
+    batch_seconds: Positive = 10
+    """A commit is made of so many events, or when the oldest has waited so long."""
+
+
 class Flow(Section):
     location: str | None = None
     """Raw text to build a dataset from: a path, s3://bucket/prefix or https://host/file; null asks the command line."""
@@ -72,12 +84,15 @@ class Flow(Section):
     """Documents of one source at most; an absolute number, so that nobody floods the corpus."""
     mix: dict[str, float] = Field(default_factory=dict)
     """Weights by source; sources without one are left out. Empty keeps everything."""
+    protect: tuple[str, ...] = ()
+    """Test sets, as locations: a document that shares text with one of them is dropped (contaminated)."""
     shard_mb: Count = 256
     """Bytes of input a task reads."""
     suite: str | None = "expectations/documents.yaml"
     """The expectations a dataset must meet before it is published; null asks for none."""
     http_hosts: tuple[str, ...] = ()
     """Hosts that https locations may name; none by default."""
+    log: Log = Log()
 
 
 class Validation(Section):

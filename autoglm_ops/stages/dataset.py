@@ -16,9 +16,10 @@ from autoglm_ops.data.build.plan import is_cuttable, listing, plan, shape_of
 from autoglm_ops.data.build.whole import Watch, run
 from autoglm_ops.data.compare import Difference, compare
 from autoglm_ops.data.profile import profile as profile_of
-from autoglm_ops.data.readers import Limits, read, survey
+from autoglm_ops.data.readers import Limits, Rejected, read, survey
 from autoglm_ops.data.readers import plan as cut
-from autoglm_ops.errors import SettingsError, UsageError
+from autoglm_ops.data.steps.contamination import Protected
+from autoglm_ops.errors import BadData, SettingsError, UsageError
 from autoglm_ops.monitoring.drift import drift, profile
 from autoglm_ops.settings import Settings
 from autoglm_ops.stages import dataset_lineage
@@ -56,9 +57,40 @@ def location(settings: Settings, given: str | None, origin: Path) -> str:
     return where if "://" in where else str(origin / Path(where).expanduser())
 
 
-def open_build(settings: Settings, where: str, home: Path) -> Path:
+def open_build(settings: Settings, where: str, home: Path, origin: Path) -> Path:
     """The work folder of a build, made or found again."""
-    return plan(where, recipe(settings), home / "scratch", limits(settings))
+    return plan(where, recipe(settings), home / "scratch", limits(settings), protected(settings, origin))
+
+
+def protected(settings: Settings, origin: Path) -> Protected | None:
+    """The n-grams of every text in flow.protect; None when it is empty. Raises BadData when one of them holds no text, or a bad row."""
+    if not settings.flow.protect:
+        return None
+    return Protected.of(
+        frame["text"] for place in settings.flow.protect for frame in _documents(settings, location(settings, place, origin))
+    )
+
+
+def _documents(settings: Settings, where: str) -> Iterator[pl.DataFrame]:
+    """Every document there. A test set that is half read would be half protected, so a bad row is an error here."""
+    bounds, place = limits(settings), survey(where, limits(settings))
+    made = recipe(settings)
+    rows = 0
+    for shard in cut(place.blobs, LOOK_SHARD, cut=is_cuttable(where, made)):
+        for item in read(shard, where, shape_of(made), bounds):
+            if isinstance(item, Rejected):
+                if item.reason == "blank-line":
+                    continue
+                raise BadData(
+                    f"flow.protect: {where} holds a bad row: {item.source}, line {item.line}: {item.reason}; correct it",
+                    (item.reason,),
+                )
+            rows += item.height
+            yield item
+    if not rows:
+        raise BadData(
+            f"flow.protect: {where} holds no text, so it protects nothing; name the test set, or leave it out", ("no-text",)
+        )
 
 
 def work_folder(home: Path, name: str) -> Path:

@@ -30,7 +30,7 @@ def build(settings: Settings, home: Path, rows: list[dict[str, Any]] = ROWS, nam
     home.mkdir(exist_ok=True)
     raw = home / f"{name}.jsonl"
     raw.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    work = dataset.open_build(settings, str(raw), home)
+    work = dataset.open_build(settings, str(raw), home, home)
     place = dataset.Place(home, HOUSE, lambda *_: {})
     return dataset.datasets(home) / dataset.build(settings, work, place, 1, lambda *_: None).digest
 

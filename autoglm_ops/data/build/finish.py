@@ -33,7 +33,7 @@ def finish(work: Path, datasets: Path, check: Check = unchecked) -> BuiltDataset
 
     Raises BadData when nothing is left or `check` refuses, AutoGLMError when a document is unaccounted for.
     """
-    with locked(work.with_name(f".{work.name}.finishing")):
+    with locked(work / "plan.json"):
         return _finish(work, datasets, check)
 
 

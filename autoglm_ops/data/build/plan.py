@@ -15,16 +15,21 @@ from autoglm_ops.data.readers.names import is_hidden, kind_of
 from autoglm_ops.data.readers.places import locate
 from autoglm_ops.data.rows import Shape
 from autoglm_ops.data.steps.catalog import STEPS
+from autoglm_ops.data.steps.contamination import Contamination, Protected
 from autoglm_ops.errors import SettingsError
 
+PROTECTED = "protected.npz"
 CORPUS_STEPS = {"source-cap": "flow.source_cap", "mix": "flow.mix", "contamination": "flow.protect"}
 
 
-def plan(location: str, recipe: Recipe, scratch: Path, limits: Limits) -> Path:
+def plan(location: str, recipe: Recipe, scratch: Path, limits: Limits, protected: Protected | None = None) -> Path:
     """The work folder of this build below `scratch`, with its plan.json. Everything a person can have got wrong is said here.
+
+    No document of it may share n-grams with `protected`.
 
     Raises SettingsError for a step or an option that does not exist, and what `survey` raises for the location.
     """
+    recipe = recipe.model_copy(update={"protected": protected.digest() if protected else None})
     steps(recipe)
     options(recipe)
     place = survey(location, limits)
@@ -34,6 +39,8 @@ def plan(location: str, recipe: Recipe, scratch: Path, limits: Limits) -> Path:
     work = scratch / f"build-{made.fingerprint()[:16]}"
     if not (work / "plan.json").exists():
         work.mkdir(parents=True, exist_ok=True)
+        if protected:
+            protected.save(work / PROTECTED)
         made.write(work / "plan.json")
     return work
 
@@ -79,6 +86,11 @@ def steps(recipe: Recipe) -> list[Step]:
         except (TypeError, ValueError) as error:
             raise SettingsError(f"flow.steps: {spec.name} refuses {spec.options}: {error}; correct its options") from error
     return made
+
+
+def guards(work: Path, recipe: Recipe) -> list[Step]:
+    """What keeps protected texts out. Raises Tampered when the build's list of them is not the planned one."""
+    return [Contamination(Protected.load(work / PROTECTED, recipe.protected))] if recipe.protected else []
 
 
 def options(recipe: Recipe) -> Options | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import polars as pl
 
 from autoglm_ops.contracts.flow import BuildPlan, Counts
 from autoglm_ops.data.build.folders import Table, frames, json_line, made_whole
-from autoglm_ops.data.build.plan import options, read_plan, shape_of, shard_of, steps
+from autoglm_ops.data.build.plan import guards, options, read_plan, shape_of, shard_of, steps
 from autoglm_ops.data.flow import DOCUMENT, DROPPED, Sifted, Step, divide
 from autoglm_ops.data.neardup.match import match as match_keys
 from autoglm_ops.data.neardup.match import partitions
@@ -35,14 +35,13 @@ def read(work: Path, number: int, limits: Limits) -> None:
     made, folder = read_plan(work), place(work, "read", number)
     if not folder.exists():
         with made_whole(folder) as part:
-            _read(made, number, limits, part)
+            _read(made, [*steps(made.recipe), *guards(work, made.recipe)], number, limits, part)
     if chosen := options(made.recipe):
         sign(frames(folder / "kept.parquet"), number, work, chosen)
 
 
-def _read(made: BuildPlan, number: int, limits: Limits, folder: Path) -> None:
+def _read(made: BuildPlan, chosen: Sequence[Step], number: int, limits: Limits, folder: Path) -> None:
     tally = Tally()
-    chosen = steps(made.recipe)
     with (
         Table(folder / "kept.parquet", DOCUMENT) as kept,
         Table(folder / "dropped.parquet", DROPPED) as dropped,

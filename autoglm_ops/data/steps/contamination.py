@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +17,7 @@ from numpy.typing import NDArray
 from autoglm_ops.data.flow import Sifted, divide
 from autoglm_ops.data.neardup.shingles import shingles
 from autoglm_ops.data.steps.compiled import compiled, flat
+from autoglm_ops.errors import Tampered
 
 LONG, SHORT = 13, 5
 
@@ -31,6 +36,29 @@ class Protected:
         long, short = ([shingles(one, ngram).hashes for one in flats] for ngram in (LONG, SHORT))
         empty = np.empty(0, np.uint32)
         return cls(np.unique(np.concatenate([empty, *long])), np.unique(np.concatenate([empty, *short])))
+
+    def digest(self) -> str:
+        """sha256 of both arrays: the same protected texts, in whatever order, are the same digest."""
+        return hashlib.sha256(len(self.long).to_bytes(8, "little") + self.long.tobytes() + self.short.tobytes()).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """As npz, atomically."""
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        with part.open("wb") as file:
+            np.savez(file, long=self.long, short=self.short)
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, path: Path, digest: str) -> Protected:
+        """Raises Tampered when the file is torn or another one: whoever asked for protection gets it, or an error."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                found = cls(arrays["long"], arrays["short"])
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise Tampered(f"{path} cannot be read ({error}); remove its folder and build again") from error
+        if found.digest() != digest:
+            raise Tampered(f"{path} is not what the build was planned with; remove its folder and build again")
+        return found
 
 
 @dataclass(frozen=True)

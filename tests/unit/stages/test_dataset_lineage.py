@@ -30,7 +30,7 @@ def build(home: Path, origin: Path, rows: int = 9) -> tuple[BuiltDataset, Path]:
     raw = home / f"raw{rows}.jsonl"
     raw.write_text("".join(json.dumps({"text": f"document {n}", "label": "ab"[n % 2]}) + "\n" for n in range(rows)))
     settings = Settings.model_validate({"flow": {"steps": [], "dedup": {"enabled": False}, "suite": None, "shard_mb": 1}})
-    work = dataset.open_build(settings, str(raw), home)
+    work = dataset.open_build(settings, str(raw), home, home)
     made = dataset.build(settings, work, dataset.Place(home, origin, lambda *_: {}), 1, lambda *_: None)
     return made, dataset.datasets(home) / made.digest
 

@@ -38,7 +38,7 @@ def build(tmp_path: Path) -> Build:
     def built(rows: list[dict[str, Any]], origin: Path = HOUSE, **given: Any) -> tuple[BuiltDataset, Path]:
         found = settings(**given)
         check = dataset_suite.check(found, origin, tmp_path)
-        work = dataset.open_build(found, str(write(tmp_path / "raw.jsonl", rows)), tmp_path)
+        work = dataset.open_build(found, str(write(tmp_path / "raw.jsonl", rows)), tmp_path, tmp_path)
         made = dataset.build(found, work, dataset.Place(tmp_path, origin, check), 1, lambda *_: None)
         return made, dataset.datasets(tmp_path) / made.digest
 
