@@ -56,7 +56,7 @@ def _study(context: Context, space: Space) -> TuningReport:
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
-    from autoglm_ops.training.loop import Rows
+    from autoglm_ops.training.rows import Rows
     from autoglm_ops.tuning import study
 
     torch.set_num_threads(1)
@@ -79,8 +79,9 @@ def _study(context: Context, space: Space) -> TuningReport:
 
 def _trial(context: Context, meta: TokenMeta, rows: Any, choices: dict[str, Any], report: Any) -> float:
     """Train `tune.steps` steps with `choices` laid over the settings; returns the best validation macro-F1."""
-    from autoglm_ops.training.loop import Progress, fit
     from autoglm_ops.training.plain import PlainEngine
+    from autoglm_ops.training.progress import Progress
+    from autoglm_ops.training.rows import fit
 
     settings = resolve(overlay(context.settings.model_dump(mode="json"), choices))
     train = settings.train.model_dump()

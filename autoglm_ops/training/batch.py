@@ -1,9 +1,9 @@
-"""Token rows to a padded torch batch."""
+"""What an engine is fed: token rows as a padded torch batch, or any loader's dict."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,12 +13,36 @@ MULTIPLE = 8
 """Widths are rounded up to this: few shapes, and vector loads that end on a border."""
 
 
+class Fed(Protocol):
+    """A micro-batch: what the module's forward takes, and the labels it is measured by."""
+
+    @property
+    def labels(self) -> torch.Tensor: ...
+
+    def inputs(self, device: torch.device) -> dict[str, Any]:
+        """Keyword arguments of the module's forward, tensors on `device`."""
+        ...
+
+
 class Batch(NamedTuple):
     """ids and mask int64 [rows, width], padded on the right to the longest row; labels int64 [rows]."""
 
     ids: torch.Tensor
     mask: torch.Tensor
     labels: torch.Tensor
+
+    def inputs(self, device: torch.device) -> dict[str, Any]:
+        return {"input_ids": self.ids.to(device), "attention_mask": self.mask.to(device)}
+
+
+class DictBatch(NamedTuple):
+    """A loader's batch: `given` goes to the module's forward as it is, by name."""
+
+    given: Mapping[str, Any]
+    labels: torch.Tensor
+
+    def inputs(self, device: torch.device) -> dict[str, Any]:
+        return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in self.given.items()}
 
 
 def collate(rows: Sequence[NDArray[np.int32]], labels: NDArray[np.int64], pad_id: int) -> Batch:

@@ -12,12 +12,13 @@ from safetensors.torch import load_file, save_file
 from autoglm_ops.contracts.record import write_text
 from autoglm_ops.errors import Tampered
 from autoglm_ops.training import artifact
-from autoglm_ops.training.loop import Engine, Progress, Weights
+from autoglm_ops.training.loop import Engine
+from autoglm_ops.training.progress import Progress, Weights
 
 log = logging.getLogger(__name__)
 
 KEEP = 2
-_PLAIN = ("step", "samples", "tokens", "best_step", "best_score", "losses", "validation", "seconds")
+_PLAIN = ("step", "samples", "tokens", "best_step", "best_score", "losses", "validation", "seconds", "scale")
 
 
 def save(root: Path, key: str, engine: Engine, progress: Progress) -> Path:

@@ -13,12 +13,12 @@ import deepspeed
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import cross_entropy
 
 from autoglm_ops.errors import Refused
-from autoglm_ops.training.batch import Batch
-from autoglm_ops.training.loop import Weights, optimizer_groups
-from autoglm_ops.training.plain import flat_state, load_flat_state
+from autoglm_ops.training.batch import Fed
+from autoglm_ops.training.objective import Classification, Objective, mean_items
+from autoglm_ops.training.plain import flat_state, learned_names, load_flat_state, optimizer_groups, put_back
+from autoglm_ops.training.progress import Weights
 from autoglm_ops.training.recipe import Recipe
 
 PATIENCE = timedelta(minutes=10)
@@ -53,8 +53,9 @@ def join(rank: int, ranks: int, device: str, meeting: Path) -> None:
 class DeepSpeedEngine:
     """One rank. `join` comes first."""
 
-    def __init__(self, module: Any, recipe: Recipe, config: dict[str, Any]) -> None:
-        self._recipe = recipe
+    def __init__(self, module: Any, recipe: Recipe, config: dict[str, Any], objective: Objective | None = None) -> None:
+        self._objective = objective or Classification(recipe.label_smoothing)
+        self.norm = 0.0
         self._zero = int(config["zero_optimization"]["stage"])
         groups = optimizer_groups(module, recipe.weight_decay)
         self._engine, self._optimizer, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=config)
@@ -62,20 +63,20 @@ class DeepSpeedEngine:
         self.ranks = torch.distributed.get_world_size()
         self.accumulation = int(config["gradient_accumulation_steps"])
 
-    def step(self, batches: Sequence[Batch], rate: float) -> float:
+    def step(self, batches: Sequence[Fed], rate: float) -> float:
         self._engine.train()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
+        items = mean_items(self._objective, batches, self.ranks, self.add)
         total = 0.0
         for batch in batches:
-            logits = self._forward(batch)
-            loss = cross_entropy(logits.float(), batch.labels.to(logits.device), label_smoothing=self._recipe.label_smoothing)
+            loss = self._objective.loss(self._forward(batch), batch, items)
             self._engine.backward(loss)
             self._engine.step()
             total += float(loss.detach()) / len(batches)
         return total
 
-    def logits(self, batch: Batch) -> torch.Tensor:
+    def logits(self, batch: Fed) -> torch.Tensor:
         self._engine.eval()
         with torch.no_grad():
             return self._forward(batch).float().cpu()
@@ -87,7 +88,9 @@ class DeepSpeedEngine:
 
     def weights(self) -> Weights:
         with deepspeed.zero.GatheredParameters(list(self._engine.module.parameters()), enabled=self._zero == 3):
-            return {name: tensor.detach().float().cpu().clone() for name, tensor in self._engine.module.state_dict().items()}
+            names = learned_names(self._engine.module)
+            state = self._engine.module.state_dict()
+            return {name: tensor.detach().float().cpu().clone() for name, tensor in state.items() if name in names}
 
     @property
     def resumable(self) -> bool:
@@ -100,16 +103,15 @@ class DeepSpeedEngine:
 
     def restore(self, weights: Weights, state: Weights) -> None:
         self._require_resumable()
-        self._engine.module.load_state_dict(weights)
+        put_back(self._engine.module, weights)
         load_flat_state(self._optimizer, state)
 
     def _require_resumable(self) -> None:
         if not self.resumable:
             raise Refused(f"a run at ZeRO stage {self._zero} keeps no checkpoints of its own yet; start it over")
 
-    def _forward(self, batch: Batch) -> torch.Tensor:
-        device = self._engine.device
-        out: torch.Tensor = self._engine(input_ids=batch.ids.to(device), attention_mask=batch.mask.to(device)).logits
+    def _forward(self, batch: Fed) -> torch.Tensor:
+        out: torch.Tensor = self._engine(**batch.inputs(self._engine.device)).logits
         return out
 
 

@@ -1,4 +1,5 @@
-"""The training loop, the same for one process (tuning) and for DeepSpeed ranks (training). It knows rows, steps and scores; not devices.
+"""The training loop, the same for one process (tuning, AutoGLMTrainer) and for DeepSpeed ranks (the stage). It knows steps, losses and
+scores; not rows, not devices.
 
 Every random choice is a function of (seed, step, rank), so that a run continued from step N makes the choices the unbroken one made.
 """
@@ -7,24 +8,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoglm_ops.contracts.arrays import TokenArrays
 from autoglm_ops.errors import Refused
-from autoglm_ops.training.batch import Batch, collate
-from autoglm_ops.training.metrics import macro_f1
-from autoglm_ops.training.recipe import Recipe, epoch_batches, share
-
-EVALUATION_TOKENS = 16_384
-"""Padded tokens of one batch without gradients."""
-
-Weights = dict[str, torch.Tensor]
+from autoglm_ops.training.batch import Fed
+from autoglm_ops.training.callbacks.base import Callback
+from autoglm_ops.training.progress import Progress, Weights
+from autoglm_ops.training.recipe import Recipe
 
 
 class Diverged(Refused):
@@ -37,13 +32,20 @@ class Engine(Protocol):
     rank: int
     ranks: int
     accumulation: int
+    norm: float
+    """The last step's gradient norm before clipping; 0 where the engine does not say."""
 
-    def step(self, batches: Sequence[Batch], rate: float) -> float:
+    @property
+    def resumable(self) -> bool:
+        """Whether `state` and `restore` work."""
+        ...
+
+    def step(self, batches: Sequence[Fed], rate: float) -> float:
         """One optimizer step on this rank's micro-batches; returns their mean loss, before the update."""
         ...
 
-    def logits(self, batch: Batch) -> torch.Tensor:
-        """float32 [rows, labels], without gradients."""
+    def logits(self, batch: Fed) -> torch.Tensor:
+        """The module's logits in float32 on CPU, without gradients: [rows, labels], or [rows, width, vocabulary]."""
         ...
 
     def add(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -51,7 +53,7 @@ class Engine(Protocol):
         ...
 
     def weights(self) -> Weights:
-        """A copy of all weights, on CPU. Every rank calls it; it is whole on each."""
+        """A copy of what is learned, on CPU: all weights, or the trainable ones where others are frozen. Whole on every rank."""
         ...
 
     def state(self) -> Weights:
@@ -63,41 +65,40 @@ class Engine(Protocol):
         ...
 
 
-@dataclass
-class Progress:
-    """Where a run is. It can be written down and continued from."""
+class Taken(NamedTuple):
+    """One step's share of this rank, and what the whole global batch holds."""
 
-    step: int = 0
-    samples: int = 0
-    tokens: int = 0
-    best_step: int = 0
-    best_score: float = -1.0
-    losses: list[tuple[int, float]] = field(default_factory=list)
-    validation: list[tuple[int, float]] = field(default_factory=list)
-    best: Weights = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=lambda: {"steps": 0.0, "evaluations": 0.0})
+    batches: list[Fed]
+    samples: int
+    tokens: int
 
 
-@dataclass(frozen=True)
-class Rows:
-    """What is learned from and what is scored on."""
+class Feed(Protocol):
+    """Where batches come from."""
 
-    train: TokenArrays
-    validation: TokenArrays
-    pad_id: int
-    labels: int
+    def take(self, step: int) -> Taken:
+        """The batches of step 1, 2, …, asked for in order, from the step after the one a run is continued from. torch is seeded before."""
+        ...
 
 
-Listener = Callable[[Progress], None]
-"""Called on every rank after each evaluation. What it raises ends the run (a pruner does that)."""
+class Judge(Protocol):
+    """What validation measures. `higher`: whether more is better."""
+
+    metric: str
+    higher: bool
+
+    def score(self, engine: Engine, step: int) -> float:
+        """The value on the validation rows, the same on every rank. Raises Diverged when it is no number."""
+        ...
 
 
-def fit(
+def run(
     engine: Engine,
-    rows: Rows,
+    feed: Feed,
+    judge: Judge,
     recipe: Recipe,
     *,
-    listeners: Sequence[Listener] = (),
+    callbacks: Sequence[Callback] = (),
     progress: Progress | None = None,
     keep: bool = True,
 ) -> Progress:
@@ -106,99 +107,61 @@ def fit(
     Raises Diverged when a loss is not finite.
     """
     progress = progress or Progress()
-    per_epoch = len(rows.train) // recipe.batch_size
-    lengths = rows.train.lengths
-    epoch, batches = -1, []
-    running = 0.0
-    since = 0
-    while progress.step < recipe.steps:
-        clock = time.monotonic()
-        if progress.step // per_epoch != epoch:
-            epoch = progress.step // per_epoch
-            batches = epoch_batches(lengths, recipe.batch_size, recipe.seed, epoch)
-        chosen = batches[progress.step % per_epoch]
-        progress.step += 1
-        running += _step(engine, rows, recipe, chosen, progress.step)
-        since += 1
-        progress.samples += len(chosen)
-        progress.tokens += int(lengths[chosen].sum())
-        progress.seconds["steps"] += time.monotonic() - clock
-        if progress.step in recipe.report:
-            _evaluate(engine, rows, progress, running / since, keep)
-            running, since = 0.0, 0
-            for listener in listeners:
-                listener(progress)
+    progress.steps, progress.metric = recipe.steps, judge.metric
+    for callback in callbacks:
+        callback.on_start(progress)
+    try:
+        _steps(engine, feed, judge, recipe, callbacks, progress, keep)
+    finally:
+        for callback in callbacks:
+            callback.on_end(progress)
     return progress
 
 
-def _step(engine: Engine, rows: Rows, recipe: Recipe, chosen: NDArray[np.int64], step: int) -> float:
-    torch.manual_seed((recipe.seed * 1_000_003 + step) * 1_009 + engine.rank)
-    mine = share(chosen, engine.rank, engine.ranks, engine.accumulation)
-    batches = [_dropped(_batch(rows.train, part, rows.pad_id), recipe.token_dropout, rows.pad_id) for part in mine]
-    rate = recipe.rate(step)
-    loss = engine.step(batches, rate)
+def _steps(
+    engine: Engine, feed: Feed, judge: Judge, recipe: Recipe, callbacks: Sequence[Callback], progress: Progress, keep: bool
+) -> None:
+    running, since = 0.0, 0
+    while progress.step < recipe.steps and not progress.stop:
+        clock = time.monotonic()
+        progress.step += 1
+        running += _step(engine, feed, recipe, progress)
+        since += 1
+        progress.seconds["steps"] += time.monotonic() - clock
+        for callback in callbacks:
+            callback.on_step(progress)
+        if progress.step in recipe.report or progress.stop:
+            _evaluate(engine, judge, progress, running / since, keep)
+            running, since = 0.0, 0
+            for callback in callbacks:
+                callback.on_validation(progress)
+
+
+def _step(engine: Engine, feed: Feed, recipe: Recipe, progress: Progress) -> float:
+    torch.manual_seed((recipe.seed * 1_000_003 + progress.step) * 1_009 + engine.rank)
+    taken = feed.take(progress.step)
+    rate = recipe.rate(progress.step) * progress.scale
+    loss = engine.step(taken.batches, rate)
     if not math.isfinite(loss):
         raise Diverged(
-            f"diverged: the loss is {loss} at step {step} of {recipe.steps} with learning rate {rate:.3g} "
+            f"diverged: the loss is {loss} at step {progress.step} of {recipe.steps} with learning rate {rate:.3g} "
             f"(train.learning_rate = {recipe.learning_rate:.3g}); lower it, or train.gradient_clip"
         )
+    progress.loss, progress.rate, progress.norm = loss, rate, engine.norm
+    progress.samples += taken.samples
+    progress.tokens += taken.tokens
     return loss
 
 
-def _evaluate(engine: Engine, rows: Rows, progress: Progress, loss: float, keep: bool) -> None:
+def _evaluate(engine: Engine, judge: Judge, progress: Progress, loss: float, keep: bool) -> None:
     clock = time.monotonic()
-    logits = score(engine, rows.validation, rows.pad_id, rows.labels)
-    if not np.isfinite(logits).all():
-        raise Diverged(f"diverged: validation scores are not finite at step {progress.step}; lower train.learning_rate")
-    value = round(macro_f1(np.asarray(rows.validation.labels), logits.argmax(1), rows.labels), 6)
+    value = round(judge.score(engine, progress.step), 6)
     mean = float(engine.add(np.array([loss]))[0]) / engine.ranks
     progress.losses.append((progress.step, round(mean, 6)))
     progress.validation.append((progress.step, value))
-    if value > progress.best_score:
+    first = progress.best_step == 0
+    if first or (value > progress.best_score if judge.higher else value < progress.best_score):
         progress.best_score, progress.best_step = value, progress.step
         if keep:
             progress.best = engine.weights()
     progress.seconds["evaluations"] += time.monotonic() - clock
-
-
-def score(engine: Engine, arrays: TokenArrays, pad_id: int, labels: int) -> NDArray[np.float64]:
-    """Logits of every row, float64 [rows, labels], on every rank: each scores its share, longest rows together."""
-    order = np.argsort(arrays.lengths, kind="stable")[engine.rank :: engine.ranks]
-    out = np.zeros((len(arrays), labels))
-    for part in by_tokens(arrays.lengths, order, EVALUATION_TOKENS):
-        out[part] = engine.logits(_batch(arrays, part, pad_id)).numpy()
-    return engine.add(out)
-
-
-def by_tokens(lengths: NDArray[np.int64], order: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
-    """Cut `order` (rows, shortest first) into batches of at most `budget` padded tokens, at least one row each."""
-    parts: list[NDArray[np.int64]] = []
-    start = 0
-    for place in range(len(order)):
-        if (place - start + 1) * int(lengths[order[place]]) > budget and place > start:
-            parts.append(order[start:place])
-            start = place
-    return [*parts, order[start:]] if start < len(order) else parts
-
-
-def _batch(arrays: TokenArrays, chosen: NDArray[np.int64], pad_id: int) -> Batch:
-    return collate([arrays[int(row)] for row in chosen], arrays.labels[chosen], pad_id)
-
-
-def _dropped(batch: Batch, share_of: float, pad_id: int) -> Batch:
-    """Blank a share of the tokens (never the last one, which is read out): pad's embedding is zero, and they stay attended to."""
-    if share_of <= 0:
-        return batch
-    last = batch.mask.sum(1, keepdim=True) - 1
-    inner = torch.arange(batch.ids.shape[1])[None, :] < last
-    hit = (torch.rand(batch.ids.shape) < share_of) & inner
-    return batch._replace(ids=batch.ids.masked_fill(hit, pad_id))
-
-
-def optimizer_groups(module: Any, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices; leave biases and norms alone."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,13 @@ from autoglm_ops.contracts.arrays import TokenArrays
 from autoglm_ops.contracts.record import Record, digest_path
 from autoglm_ops.contracts.training import TrainingRecord
 from autoglm_ops.training import checkpoint
+from autoglm_ops.training.callbacks.bar import Bar
+from autoglm_ops.training.callbacks.checkpoints import Checkpoints
 from autoglm_ops.training.engine import DeepSpeedEngine, join, leave
 from autoglm_ops.training.job import Job
-from autoglm_ops.training.loop import Progress, Rows, fit
 from autoglm_ops.training.models import build
+from autoglm_ops.training.progress import Progress
+from autoglm_ops.training.rows import Rows, fit
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +56,8 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
         len(job.model.labels),
     )
     steps_before = progress.seconds["steps"]
-    with _Bar(job.recipe.steps, rank == 0) as bar:
-        fit(engine, rows, job.recipe, listeners=[bar.tell, lambda now: _keep(job, engine, now)], progress=progress)
+    heard = [Bar(rank == 0), Checkpoints(Path(job.scratch), job.key(), engine)]
+    fit(engine, rows, job.recipe, callbacks=heard, progress=progress)
     saving = time.monotonic()
     if rank == 0:
         _write(job, module, progress, parameters)
@@ -82,11 +84,6 @@ def _resumed(job: Job, engine: DeepSpeedEngine) -> Progress | None:
     return progress
 
 
-def _keep(job: Job, engine: DeepSpeedEngine, progress: Progress) -> None:
-    if engine.resumable and engine.rank == 0 and progress.step < job.recipe.steps:
-        checkpoint.save(Path(job.scratch), job.key(), engine, progress)
-
-
 def _write(job: Job, module: Any, progress: Progress, parameters: int) -> None:
     folder = Path(job.out) / "weights"
     module.config._name_or_path = ""  # where a pretrained model was read from is this machine's business
@@ -111,30 +108,3 @@ def _write(job: Job, module: Any, progress: Progress, parameters: int) -> None:
 
 def _rows(job: Job) -> int:
     return len(TokenArrays.open(Path(job.tokens), "train"))
-
-
-class _Bar:
-    """A progress bar in a terminal, a log line per evaluation elsewhere."""
-
-    def __init__(self, steps: int, speaks: bool) -> None:
-        self._steps, self._speaks = steps, speaks
-        self._bar: Any = None
-
-    def __enter__(self) -> _Bar:
-        if self._speaks and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=self._steps, unit="step", desc="train", file=sys.stderr, leave=False)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def tell(self, progress: Progress) -> None:
-        loss, score = progress.losses[-1][1], progress.validation[-1][1]
-        if self._bar is not None:
-            self._bar.update(progress.step - self._bar.n)
-            self._bar.set_postfix(loss=f"{loss:.3f}", macro_f1=f"{score:.3f}")
-        elif self._speaks:
-            log.info("step %d of %d: loss %.4f, validation macro-F1 %.4f", progress.step, self._steps, loss, score)

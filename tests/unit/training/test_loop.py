@@ -12,10 +12,12 @@ from autoglm_ops.contracts.arrays import TokenArrays
 from autoglm_ops.settings import Settings
 from autoglm_ops.training import checkpoint
 from autoglm_ops.training.batch import collate
-from autoglm_ops.training.loop import Diverged, Progress, Rows, _dropped, fit
+from autoglm_ops.training.loop import Diverged
 from autoglm_ops.training.models import ModelSpec, build
 from autoglm_ops.training.plain import PlainEngine
+from autoglm_ops.training.progress import Progress
 from autoglm_ops.training.recipe import Recipe
+from autoglm_ops.training.rows import Rows, _dropped, fit
 
 TRAIN = {**Settings().train.model_dump(), "batch_size": 20, "learning_rate": 0.01, "evaluations": 4, "token_dropout": 0.1}
 

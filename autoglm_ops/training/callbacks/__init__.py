@@ -1,0 +1,1 @@
+"""Behaviours beside the loop: one per file, each a subclass of `base.Callback`."""
