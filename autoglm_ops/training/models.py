@@ -39,9 +39,14 @@ def glm_base() -> Config:
     return {"hidden_size": 512, "layers": 8, "heads": 8, "dropout": 0.1}
 
 
+def glm_large() -> Config:
+    """For several GPUs: 268 M parameters beside the embeddings."""
+    return {"hidden_size": 1024, "layers": 24, "heads": 16, "dropout": 0.1}
+
+
 BUILTIN = Catalog(
     "model",
-    {f"glm-{size}": f"autoglm_ops.training.models:glm_{size}" for size in ("tiny", "small", "base")},
+    {f"glm-{size}": f"autoglm_ops.training.models:glm_{size}" for size in ("tiny", "small", "base", "large")},
     group="autoglm.models",
 )
 
@@ -108,7 +113,7 @@ def glm_config(spec: ModelSpec) -> Config:
 
 def shape_of(spec: ModelSpec) -> ModelShape:
     """The shape, without importing torch. Raises UsageError or BadData when a folder's config.json does not say it."""
-    config = glm_config(spec) if spec.folder is None else _read_config(Path(spec.folder))
+    config = glm_config(spec) if spec.folder is None else read_config(Path(spec.folder))
     hidden = _first(config, "hidden_size", "d_model", "dim", "n_embd")
     layers = _first(config, "num_hidden_layers", "n_layers", "n_layer", "encoder_layers")
     heads = _first(config, "num_attention_heads", "n_heads", "n_head", "encoder_attention_heads")
@@ -128,21 +133,22 @@ def shape_of(spec: ModelSpec) -> ModelShape:
     )
 
 
-def build(spec: ModelSpec, seed: int) -> Any:
-    """The torch module, `AutoModelForSequenceClassification`-like: fp32, on CPU, its new weights a function of `seed` alone."""
+def build(spec: ModelSpec, seed: int, task: str = "classification") -> Any:
+    """The torch module, fp32, on CPU, its new weights a function of `seed` alone. A causal LM is made of built-in names only."""
     import torch
-    from transformers import GlmConfig, GlmForSequenceClassification
+    from transformers import GlmConfig, GlmForCausalLM, GlmForSequenceClassification
 
     torch.manual_seed(seed)
     if spec.folder is not None:
         return _load(spec, Path(spec.folder))
-    return GlmForSequenceClassification(GlmConfig(**glm_config(spec)))
+    kind = GlmForCausalLM if task == "causal-lm" else GlmForSequenceClassification
+    return kind(GlmConfig(**glm_config(spec)))
 
 
 def _load(spec: ModelSpec, folder: Path) -> Any:
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    raw = _read_config(folder)
+    raw = read_config(folder)
     known = {"hidden_size", "layers", "heads"} & spec.overrides.keys()
     if known:
         raise UsageError(
@@ -173,7 +179,8 @@ def _load(spec: ModelSpec, folder: Path) -> Any:
     )
 
 
-def _read_config(folder: Path) -> Config:
+def read_config(folder: Path) -> Config:
+    """A model folder's config.json. Raises BadData when it cannot be read, wants code of its own to run, or has only pickled weights."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -192,6 +199,8 @@ def _read_config(folder: Path) -> Config:
 
 
 def _labels(spec: ModelSpec) -> Config:
+    if not spec.labels:
+        return {}
     return {"id2label": dict(enumerate(spec.labels)), "label2id": {label: place for place, label in enumerate(spec.labels)}}
 
 

@@ -14,8 +14,8 @@ from autoglm_ops.contracts.arrays import TokenArrays
 from autoglm_ops.contracts.record import Record, digest_path
 from autoglm_ops.contracts.training import TrainingRecord
 from autoglm_ops.training import checkpoint
-from autoglm_ops.training.callbacks.bar import Bar
 from autoglm_ops.training.callbacks.checkpoints import Checkpoints
+from autoglm_ops.training.callbacks.progress import Bar
 from autoglm_ops.training.engine import DeepSpeedEngine, join, leave
 from autoglm_ops.training.job import Job
 from autoglm_ops.training.models import build
