@@ -208,7 +208,7 @@ def test_a_server_that_is_away_is_worth_another_try() -> None:
     from autoglm_ops.data.follow.stream import RedisLog
 
     with pytest.raises(TryAgain, match="does not answer"):
-        list(RedisLog("redis://127.0.0.1:1/s", tries=2).read("", 10))
+        list(RedisLog("redis://127.0.0.1:1/s", patience=0.3).read("", 10))
 
 
 @pytest.mark.parametrize(

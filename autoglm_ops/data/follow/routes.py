@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -92,55 +93,55 @@ def _handler(item: Mapping[str, Any], at: str) -> Handler:
 
 
 class LiveRoutes:
-    """The table in `path`, as `parse` (text -> value) and `routes` understand it.
+    """The table in `path`, as `parse` (text -> value) and `table` understand it.
 
     Raises SettingsError when it cannot be used at the start; later a bad one is said once, counted, and the last good one stays.
+    A change is taken when it has stood for `settle` seconds: half of a file that is just being saved may be a valid table too.
     """
 
-    def __init__(self, path: Path, parse: Parse) -> None:
-        self._path, self._parse = path, parse
-        self._seen = self._bytes()
-        self._now = self._read(self._seen)
+    def __init__(self, path: Path, parse: Parse, settle: float = 0.2) -> None:
+        self._path, self._parse, self._settle = path, parse, settle
+        self._judged = self._fresh = self._content()
+        self._now = self._read(self._judged)
+        self._since = time.monotonic()
         self.reloaded = self.refused = 0
 
     def now(self) -> Routes:
         """What holds now; looks at the file."""
-        try:
-            found = self._bytes()
-        except SettingsError as error:
-            if self._seen:
-                self._say(error)
-            self._seen = b""
-            return self._now
-        if found != self._seen:
-            self._seen = found
+        found = self._content()
+        if found != self._fresh:
+            self._fresh, self._since = found, time.monotonic()
+        elif found != self._judged and time.monotonic() - self._since >= self._settle:
+            self._judged = found
             self._swap(found)
         return self._now
 
-    def _swap(self, found: bytes) -> None:
+    def _swap(self, found: bytes | str) -> None:
         try:
-            new = self._read(found)
+            self._now = self._read(found)
         except SettingsError as error:
-            self._say(error)
+            self.refused += 1
+            log.warning("%s; the last good handlers stay", error)
             return
         self.reloaded += 1
-        log.info("%s: handled from now on: %s", self._path.name, ", ".join(sorted(new.handlers)))
-        self._now = new
+        log.info("%s: handled from now on: %s", self._path.name, ", ".join(sorted(self._now.handlers)))
 
-    def _say(self, error: SettingsError) -> None:
-        self.refused += 1
-        log.warning("%s; the last good handlers stay", error)
-
-    def _bytes(self) -> bytes:
+    def _content(self) -> bytes | str:
+        """The file's bytes, or why there are none."""
         try:
             with self._path.open("rb") as file:
-                return file.read(MAX_BYTES)
+                return file.read(MAX_BYTES + 1)
         except OSError as error:
-            raise SettingsError(f"{self._path.name} cannot be read: {error.strerror}; {_EXAMPLE}") from error
+            return error.strerror or type(error).__name__
 
-    def _read(self, found: bytes) -> Routes:
+    def _read(self, found: bytes | str) -> Routes:
+        name = self._path.name
+        if isinstance(found, str):
+            raise SettingsError(f"{name} cannot be read: {found}; {_EXAMPLE}")
+        if len(found) > MAX_BYTES:
+            raise SettingsError(f"{name} has more than {MAX_BYTES} bytes; a table of handlers is smaller")
         try:
-            handlers = table(self._parse(found.decode("utf-8")), self._path.name)
+            handlers = table(self._parse(found.decode("utf-8")), name)
         except UnicodeDecodeError as error:
-            raise SettingsError(f"{self._path.name} is not UTF-8: {error.reason} at byte {error.start}") from error
+            raise SettingsError(f"{name} is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from error
         return Routes(handlers, hashlib.sha256(found).hexdigest())

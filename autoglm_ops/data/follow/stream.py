@@ -7,13 +7,15 @@ truth). Entries that were trimmed away unread are noticed by the stream's own co
 from __future__ import annotations
 
 import os
+import random
 import re
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import redis
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from autoglm_ops.data.follow.events import MAX_EVENT, Entry
@@ -23,6 +25,7 @@ FIELD = b"event"
 USER, PASSWORD = "AUTOGLM_REDIS_USERNAME", "AUTOGLM_REDIS_PASSWORD"
 _ONCE = 256  # entries of one answer
 _AT = re.compile(r"(\d+)-(\d+)@(\d+)")
+Answer = tuple[dict[str, Any] | None, list[tuple[bytes, dict[bytes, bytes]]]]
 BEGIN = "begin anew with another output folder"
 
 
@@ -48,11 +51,14 @@ class At(NamedTuple):
 
 
 class RedisLog:
-    """`redis://host:port/stream`, or rediss:// over TLS. User and password come from the environment."""
+    """`redis://host:port/stream`, or rediss:// over TLS. User and password come from the environment.
+
+    `patience`: seconds that a server may be away before it is said.
+    """
 
     pause = 0.2
 
-    def __init__(self, location: str, tries: int = 12) -> None:
+    def __init__(self, location: str, patience: float = 30.0) -> None:
         parts = urlsplit(location)
         self._stream, tls = parts.path.removeprefix("/"), parts.scheme.lower() == "rediss"
         if parts.username or parts.password or parts.query:
@@ -61,7 +67,7 @@ class RedisLog:
             )
         if not parts.hostname or not self._stream:
             raise UsageError(f"{location!r} names no stream; write redis://HOST:PORT/STREAM")
-        self.name = location
+        self.name, self._patience = location, patience
         self._server = redis.Redis(
             parts.hostname,
             parts.port or 6379,
@@ -70,7 +76,7 @@ class RedisLog:
             ssl=tls,
             socket_timeout=30,
             socket_connect_timeout=5,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=8), tries),
+            retry=Retry(NoBackoff(), 0),  # its own would also try a wrong password again
         )
 
     def read(self, after: str, most: int) -> Iterator[Entry]:
@@ -87,18 +93,26 @@ class RedisLog:
             if not found:
                 return
 
-    def _look(self, here: At, most: int) -> tuple[dict[str, Any] | None, list[tuple[bytes, dict[bytes, bytes]]]]:
+    def _look(self, here: At, most: int) -> Answer:
+        """`_ask`, until it is answered or `patience` is spent. Raises TryAgain."""
+        end, delay = time.monotonic() + self._patience, 0.1
+        while True:
+            try:
+                return self._ask(here, most)
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                if time.monotonic() + delay > end:
+                    raise TryAgain(f"{self.name} does not answer ({type(error).__name__}); start it, or try again") from error
+            time.sleep(random.uniform(0, delay))
+            delay = min(2 * delay, 8.0)
+
+    def _ask(self, here: At, most: int) -> Answer:
         """What the stream says of itself, and the entries behind `here`, of one moment; None when there is no stream."""
         try:
             with self._server.pipeline(transaction=True) as both:
                 both.xinfo_stream(self._stream)
                 both.xrange(self._stream, min=f"({here.id}", count=most)
                 info, found = both.execute(raise_on_error=False)
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            if isinstance(error, redis.AuthenticationError):
-                raise self._refused(error) from error
-            raise TryAgain(f"{self.name} does not answer ({type(error).__name__}); start the server, or try again") from error
-        except redis.RedisError as error:
+        except (redis.AuthenticationError, redis.ResponseError) as error:
             raise self._refused(error) from error
         if isinstance(info, redis.ResponseError) and "no such key" in str(info):
             return None, []
@@ -139,5 +153,5 @@ def _behind(here: At, identity: bytes) -> At:
 
 
 def _id(text: bytes | str) -> tuple[int, int]:
-    time, _, count = (text.decode() if isinstance(text, bytes) else text).partition("-")
-    return int(time), int(count)
+    milliseconds, _, step = (text.decode() if isinstance(text, bytes) else text).partition("-")
+    return int(milliseconds), int(step)
