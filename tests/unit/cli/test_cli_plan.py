@@ -68,7 +68,7 @@ def test_what_does_not_fit_ends_with_3_and_the_table_of_reasons(place: Path, cap
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (("--model", "gpt-9"), 2, "no folder or config.json here and no known name (glm-base, glm-small"),
+        (("--model", "gpt-9"), 2, "no folder or config.json here and no known name (glm-base, glm-large, glm-small"),
         (("--model", "torn.json"), 3, "is no readable config.json"),
         (("--model", "list.json"), 3, "holds a list where a model's config is an object"),
         (("--model", "code.json"), 3, "wants its own code to be run (auto_map)"),
