@@ -56,10 +56,10 @@ def build(
     from autoglm_ops.stages import dataset, dataset_suite
 
     settings = load(checkout() / "params.yaml", overrides=sets or (), configs=configs or ())
-    place = dataset.Place(home(), checkout(), dataset_suite.check(settings, checkout(), home()))
     console = Console(stderr=True, highlight=False)
     started = time.monotonic()
     where = dataset.location(settings, location, checkout())
+    place = dataset.Place(home(), checkout(), dataset_suite.check(settings, checkout(), home(), where))
     work = dataset.open_build(settings, where, home(), checkout())
     columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=as_json) as progress:
@@ -100,11 +100,13 @@ def task(
 ) -> None:
     """Run one task of a build. One that is done does nothing; `finish` publishes the dataset."""
     from autoglm_ops.data.build import whole
+    from autoglm_ops.data.build.plan import read_plan
     from autoglm_ops.stages import dataset, dataset_suite
 
     settings, folder = load(checkout() / "params.yaml", overrides=sets or ()), dataset.work_folder(home(), work)
     if phase is Phase.FINISH:
-        place = dataset.Place(home(), checkout(), dataset_suite.check(settings, checkout(), home()))
+        check = dataset_suite.check(settings, checkout(), home(), read_plan(folder).location)
+        place = dataset.Place(home(), checkout(), check)
         built = dataset.close_build(folder, place)
         show_json(_summary(built)) if as_json else _say(built)
         return

@@ -40,6 +40,7 @@ def show(version: Version, as_json: AsJson = False) -> None:
         **{title: _options(getattr(built, title)) for title in ("dropped", "quarantined", "masked", "sources")},
         "built": _origin(origin),
         "validation": _verdict(report),
+        **({"drift": _drift(report)} if report and report.against else {}),
         "trained": ", ".join(runs) or "no run that is known here",
     }
     console = Console(highlight=False)
@@ -86,6 +87,11 @@ def track(
         return
     shown = pointer.relative_to(checkout())
     print(f"{where} is dataset {digest[:16]}; now: git add {shown} {where.parent / '.gitignore'} && git commit, then dvc push")
+
+
+def _drift(report: SuiteReport) -> str:
+    said = [f"{item.kind} of {item.feature} {item.value:.3f}{' (drifted)' if item.drifted else ''}" for item in report.drift]
+    return f"{', '.join(said) or 'too few documents'}, against {(report.against or '')[:16]}"
 
 
 def _options(values: dict[str, Any] | None) -> str:

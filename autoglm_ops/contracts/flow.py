@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from autoglm_ops.contracts.data import Expectation
+from autoglm_ops.contracts.feedback import DriftReport
 from autoglm_ops.contracts.record import Record
 
 
@@ -112,7 +113,8 @@ class SuiteReport(Record):
     """`_validation.json` of a built dataset: what a suite of expectations saw in `looked` of its `rows` documents.
 
     A fault that none of them has is, at 95 % confidence, in less than the share `unseen` of all documents; 0 when all were looked at.
-    `asked` is the digest of the expectations with their settings filled in.
+    `asked` is the digest of the expectations with their settings filled in. `drift` is that from dataset `against`, the version built
+    from the same place before, or None where there is none.
     """
 
     verdict: Literal["accepted", "refused"]
@@ -124,6 +126,8 @@ class SuiteReport(Record):
     unseen: float
     expectations: tuple[Expectation, ...]
     reasons: tuple[str, ...] = ()
+    against: str | None = None
+    drift: tuple[DriftReport, ...] = ()
 
 
 class LocationProfile(Record):

@@ -59,6 +59,26 @@ def drift(reference: Profile, current: Profile, psi: float, kl: float, min_rows:
     return tuple(reports)
 
 
+def ks(reference: Sequence[int], current: Sequence[int], least: float, alpha: float) -> DriftReport:
+    """The Kolmogorov-Smirnov distance of two samples of lengths, against the larger of `least` and what chance alone exceeds in a share
+    `alpha` of comparisons (Smirnov 1948: sqrt(-ln(alpha/2)/2 * (1/n + 1/m)); with ties, as here, in fewer). Both must hold a value.
+    """
+    sides = [np.sort(np.asarray(side)) for side in (reference, current)]
+    places = np.concatenate(sides)
+    shares = [np.searchsorted(side, places, side="right") / len(side) for side in sides]
+    distance = float(np.max(np.abs(shares[0] - shares[1])))
+    chance = float(np.sqrt(-np.log(alpha / 2) / 2 * (1 / len(reference) + 1 / len(current))))
+    threshold = max(least, chance)
+    return DriftReport(
+        feature="length",
+        kind="ks",
+        value=round(distance, 6),
+        threshold=round(threshold, 6),
+        rows=len(current),
+        drifted=distance > threshold,
+    )
+
+
 def _histogram(text: str) -> Shares:
     """Shares of one text's characters over the buckets; zeros for an empty one."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)

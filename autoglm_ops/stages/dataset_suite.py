@@ -12,30 +12,34 @@ from autoglm_ops.data.build.sample import sample, size
 from autoglm_ops.errors import BadData, SettingsError
 from autoglm_ops.settings import Settings
 from autoglm_ops.settings.layers import parse_yaml
+from autoglm_ops.stages.dataset_drift import before, moved
 from autoglm_ops.validation import suite as suites
 from autoglm_ops.validation.page import documents_page
-from autoglm_ops.validation.verdict import judge_documents
+from autoglm_ops.validation.verdict import judge_documents, judge_drift
 
 REPORT, PAGE = "_validation.json", "_validation.html"
 
 
-def check(settings: Settings, origin: Path, home: Path) -> Check:
-    """What flow.suite asks of a dataset. One that fails is refused with BadData; its report is kept in `home/refused/<digest>/`.
+def check(settings: Settings, origin: Path, home: Path, location: str) -> Check:
+    """What flow.suite asks of a dataset built from `location`. One that fails is refused with BadData; its report is kept in
+    `home/refused/<digest>/`.
 
     The suite is read now, so that a wrong one is said before any work. Raises SettingsError.
     """
     where = settings.flow.suite
     if where is None:
         return unchecked
-    checks = _read(settings, origin, where)
-    asked = digest_of([check.model_dump() for check in checks])
+    suite = _read(settings, origin, where)
+    asked = digest_of(suite.model_dump(mode="json"))
 
     def accepted(dataset: BuiltDataset, files: Sequence[Path]) -> Mapping[str, str]:
-        published = report(home / "datasets" / dataset.digest)
+        datasets = home / "datasets"
+        published = report(datasets / dataset.digest)
         if published and published.asked == asked:
             return {}  # the digest is the documents': they would answer the same
         named = {"dataset": dataset.digest, "suite": where, "asked": asked}
-        found = examine(dataset, files, checks, named)
+        previous = before(datasets, location, dataset.digest) if suite.drift else None
+        found = examine(dataset, files, suite, named, previous)
         texts = {REPORT: found.to_json(), PAGE: documents_page(found)}
         if found.verdict == "refused":
             raise _refusal(found, texts, home / "refused" / dataset.digest)
@@ -45,15 +49,21 @@ def check(settings: Settings, origin: Path, home: Path) -> Check:
 
 
 def examine(
-    dataset: BuiltDataset, files: Sequence[Path], checks: Sequence[suites.Check], named: Mapping[str, str]
+    dataset: BuiltDataset, files: Sequence[Path], suite: suites.DocumentSuite, named: Mapping[str, str], previous: Path | None
 ) -> SuiteReport:
-    """The expectations on the documents in `files`, or on a sample of them. `named`: what the report calls itself."""
+    """The expectations on the documents in `files`, or on a sample of them, and how far these are from the dataset in `previous`.
+
+    `named`: what the report calls itself.
+    """
     from autoglm_ops.validation import gx
 
     most = size(dataset.kept, dataset.characters)
     columns = sample(files, dataset.kept, most, dataset.recipe.seed)
-    found = gx.run(checks, columns, rows=dataset.kept)
-    return judge_documents(named, dataset.kept, len(columns["id"]), found)
+    found = gx.run(suite.documents, columns, rows=dataset.kept)
+    judged = judge_documents(named, dataset.kept, len(columns["id"]), found)
+    if previous is None or not columns["id"]:
+        return judged
+    return judge_drift(judged, previous.name, moved(suite.drift, previous, dataset, columns), suite.drift)
 
 
 def _refusal(found: SuiteReport, texts: Mapping[str, str], kept: Path) -> BadData:
@@ -63,11 +73,12 @@ def _refusal(found: SuiteReport, texts: Mapping[str, str], kept: Path) -> BadDat
     return BadData(f"the dataset is refused: {told}; correct flow.suite or the data; see {kept / PAGE}", found.reasons)
 
 
-def _read(settings: Settings, origin: Path, where: str) -> tuple[suites.Check, ...]:
+def _read(settings: Settings, origin: Path, where: str) -> suites.DocumentSuite:
     path = origin / where
     if not path.is_file():
         raise SettingsError(f"flow.suite = {where!r} does not exist; name a file of expectations, relative to the checkout")
-    known = {**settings.validation.model_dump(), "labels": settings.data.labels}
+    monitor = {"psi": settings.monitor.psi, "kl": settings.monitor.kl}
+    known = {**settings.validation.model_dump(), **monitor, "labels": settings.data.labels}
     return suites.parse_documents(parse_yaml(path.read_text(encoding="utf-8"), where), known, where)
 
 

@@ -26,7 +26,24 @@ def documents_page(report: SuiteReport) -> str:
     """The same of a built dataset: the counts are what was looked at, and what that says of the rest."""
     rows: list[tuple[str, ...]] = [("in the dataset", _number(report.rows)), ("looked at", _number(report.looked))]
     named = f"<p>Dataset <code>{escape(report.dataset)}</code>, suite <code>{escape(report.suite)}</code>.</p>"
-    return _page(report, named, "<h2>Documents</h2>", _table(("", "documents"), rows), f"<p>{escape(_sure(report))}</p>")
+    documents = _table(("", "documents"), rows)
+    return _page(report, named, "<h2>Documents</h2>", documents, f"<p>{escape(_sure(report))}</p>", *_drift(report))
+
+
+def _drift(report: SuiteReport) -> list[str]:
+    if report.against is None:
+        return []
+    lines = [
+        (
+            '<span class="no">drifted</span>' if item.drifted else '<span class="ok">steady</span>',
+            f"{item.kind} of {item.feature}",
+            f"{item.value:.4f}",
+            f"{item.threshold:g}",
+        )
+        for item in report.drift
+    ]
+    title = f"<h2>Against the version before</h2><p>Dataset <code>{escape(report.against)}</code>.</p>"
+    return [title, _table(("", "measure", "value", "limit"), lines) if lines else "<p>Too few documents to compare.</p>"]
 
 
 def _sure(report: SuiteReport) -> str:

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from autoglm_ops.contracts.data import Expectation, ValidationReport
+from autoglm_ops.contracts.feedback import DriftReport
 from autoglm_ops.contracts.flow import SuiteReport
+from autoglm_ops.validation.suite import DriftCheck
 
 RULE_OF_THREE = 3.0  # of n rows none has a fault: at 95 % the share that has is below 3/n (Hanley & Lippman-Hand, JAMA 1983)
 
@@ -42,6 +44,20 @@ def judge_documents(named: Mapping[str, str], rows: int, looked: int, found: Seq
         unseen=0.0 if looked >= rows else min(RULE_OF_THREE / max(looked, 1), 1.0),
         expectations=tuple(found),
         reasons=tuple(reasons),
+    )
+
+
+def judge_drift(report: SuiteReport, against: str, found: Sequence[DriftReport], checks: Sequence[DriftCheck]) -> SuiteReport:
+    """The report with its drift from dataset `against`. Drift refuses where its check says so, and is noted elsewhere."""
+    refusing = {(check.feature, check.kind) for check in checks if check.refuse}
+    reasons = [
+        f"drifted: {item.kind} of {item.feature} is {item.value:.3f} against {against[:16]}, more than {item.threshold:g}"
+        for item in found
+        if item.drifted and (item.feature, item.kind) in refusing
+    ]
+    verdict = "refused" if reasons else report.verdict
+    return report.model_copy(
+        update={"verdict": verdict, "reasons": (*report.reasons, *reasons), "against": against, "drift": tuple(found)}
     )
 
 

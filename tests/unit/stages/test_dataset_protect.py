@@ -53,7 +53,9 @@ def test_what_is_protected_is_part_of_the_recipe_and_its_order_is_not(tmp_path: 
     assert build(tmp_path, FREE, protect=["test.jsonl"]).recipe.protected == Protected.of([pl.Series([ASKED])]).digest()
 
 
-@pytest.mark.parametrize(("text", "word"), [("", "is empty"), ("\n\n", "protects nothing"), ("{broken\n", "bad row"), (None, "does not exist")])
+@pytest.mark.parametrize(
+    ("text", "word"), [("", "is empty"), ("\n\n", "protects nothing"), ("{broken\n", "bad row"), (None, "does not exist")]
+)
 def test_a_test_set_that_protects_nothing_or_half_of_it_is_refused(tmp_path: Path, text: str | None, word: str) -> None:
     if text is not None:
         (tmp_path / "test.jsonl").write_text(text)

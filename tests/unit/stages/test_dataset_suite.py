@@ -37,7 +37,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 def build(tmp_path: Path) -> Build:
     def built(rows: list[dict[str, Any]], origin: Path = HOUSE, **given: Any) -> tuple[BuiltDataset, Path]:
         found = settings(**given)
-        check = dataset_suite.check(found, origin, tmp_path)
+        check = dataset_suite.check(found, origin, tmp_path, str(tmp_path / "raw.jsonl"))
         work = dataset.open_build(found, str(write(tmp_path / "raw.jsonl", rows)), tmp_path, tmp_path)
         made = dataset.build(found, work, dataset.Place(tmp_path, origin, check), 1, lambda *_: None)
         return made, dataset.datasets(tmp_path) / made.digest
@@ -87,13 +87,14 @@ def test_labelled_rows_meet_the_suite_of_labelled_rows(build: Build, tmp_path: P
     )
     made, folder = build(ROWS)
     with pytest.raises(BadData, match=r"expect_column_values_to_be_in_set of label: .*15 of 30 rows not, such as b"):
-        dataset_suite.check(asked, HOUSE, tmp_path)(made, [folder / part.name for part in made.parts])
+        dataset_suite.check(asked, HOUSE, tmp_path, "raw.jsonl")(made, [folder / part.name for part in made.parts])
 
 
 def test_zero_rows_are_red_whatever_the_suite_says() -> None:
     columns: dict[str, list[Any]] = {name: [] for name in ("id", "text", "label", "timestamp", "source", "line")}
-    checks = suite.parse_documents(yaml.safe_load((HOUSE / "expectations/documents.yaml").read_text()), {}, "documents.yaml")
-    found = gx.run(checks, columns, rows=0)
+    known = {"psi": 0.2, "kl": 0.1}
+    whole = suite.parse_documents(yaml.safe_load((HOUSE / "expectations/documents.yaml").read_text()), known, "documents.yaml")
+    found = gx.run(whole.documents, columns, rows=0)
     assert [item.success for item in found] == [False, True], "the count and the columns; the rest would pass on zero rows"
     lax = gx.run((Check(type="expect_column_values_to_not_be_null", column="text"),), columns, rows=0)
     assert judge_documents(NAMED, 0, 0, lax).reasons == ("no-rows: there is no document to look at",)
