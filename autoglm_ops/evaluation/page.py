@@ -152,9 +152,11 @@ def _data(material: Material) -> dict[str, Any]:
             ("rows read", f"{checked.rows_in:,}"),
             ("quarantined", f"{quarantined:,} of a budget of {checked.budget:,}{_counts(checked.quarantined)}"),
             *rows,
+            ("expectations", f"{sum(item.success for item in checked.expectations)} of {len(checked.expectations)} met"),
             ("days", f"{dataset.first_day} to {dataset.last_day}"),
             ("days judged on", ", ".join(dataset.gate_days)),
         ],
+        "expectations": [item.model_dump() for item in checked.expectations],
         "dropped": [(reason, f"{count:,}") for reason, count in sorted(dataset.dropped.items())],
         "splits": splits,
         "label_share": [

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from autoglm_ops.contracts.data import DatasetVersion, ValidationReport
+from autoglm_ops.contracts.data import DatasetVersion, Expectation, ValidationReport
 from autoglm_ops.contracts.feedback import DriftReport, PatchSet, SearchSpacePatch
 from autoglm_ops.contracts.release import Champion, GateVerdict, Interval, ModelRef, Verdict
 from autoglm_ops.contracts.training import ParallelPlan, TrainingRecord, Trial, TuningReport
@@ -31,7 +31,8 @@ def material(label: str = "neg", champion: bool = True, verdict: Verdict = Verdi
     )  # fmt: skip
     return Material(
         validation=ValidationReport(
-            verdict="accepted", rows_in=120, rows_out=110, quarantined={"empty-text": 10}, budget=100, expectations=()
+            verdict="accepted", rows_in=120, rows_out=110, quarantined={"empty-text": 10}, budget=100,
+            expectations=(Expectation(name="expect_column_values_to_not_be_null", column=label, success=True, expected="all", observed="110 of 110"),),
         ),
         dataset=DatasetVersion(
             digest="ab" * 32, rows={"train": 800, "validation": 90, "gate": 100}, labels=(label, "pos"), dropped={"duplicate": 5},
@@ -91,6 +92,7 @@ def test_the_page_says_what_the_records_say() -> None:
     plain = " ".join(re.sub(r"<style>.*?</style>|<[^>]+>", " ", html, flags=re.S).split())
     for words in (
         "Promote: the candidate is better", "champion autoglm v3", "TF-IDF + logistic regression", "10 of a budget of 100 (empty-text 10)",
+        "expectations 1 of 1 met", "met expect_column_values_to_not_be_null",
         "rows for train 800", "length psi 0.300 0.2 drifted", "loguniform [0.0005, 0.01]", "total 10.0 MB: fits", "ranks: two cores",
         "train.learning_rate 0.002", "2 × 16 × 2 = 64", "2.0 MB",
     ):  # fmt: skip
