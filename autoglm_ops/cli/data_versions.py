@@ -1,12 +1,14 @@
-"""`autoglm data show | push | pull | track`: a dataset version, where it came from, what was trained on it, and where else it is kept."""
+"""`autoglm data show | push | pull | track | pack`: a dataset version, where it came from, what was trained on it, and where else it is kept."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 
 from autoglm_ops.cli.shared import AsJson, checkout, home, show_json
 from autoglm_ops.contracts.flow import Provenance, SuiteReport
@@ -89,6 +91,41 @@ def track(
     print(f"{where} is dataset {digest[:16]}; now: git add {shown} {where.parent / '.gitignore'} && git commit, then dvc push")
 
 
+def pack(
+    version: Version,
+    tokenizer: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the tokenizer lies: tokenizer.json and its configuration.")
+    ],
+    length: Annotated[int, typer.Option(min=1, max=1 << 20, help="Tokens of a sequence.")] = 2048,
+    end: Annotated[str | None, typer.Option(metavar="TOKEN", help="A token to put behind every document.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tokenise a dataset and pack it into sequences of one length, as few of them and as little cut as best fit gives.
+
+    Writes memory-mapped arrays: token ids, and which document of its row each is of, so that attention need not cross documents.
+    """
+    from autoglm_ops.stages import dataset, dataset_pack
+
+    console = Console(stderr=True, highlight=False)
+    with Progress(*Progress.get_default_columns(), console=console, disable=as_json) as progress:
+        bar = progress.add_task("parts", total=None)
+        found, where = dataset_pack.packed(
+            dataset.find(home(), version),
+            tokenizer,
+            length,
+            end,
+            home(),
+            lambda done, of: progress.update(bar, completed=done, total=of),
+        )
+    if as_json:
+        show_json(found.model_dump(mode="json", exclude={"files"}) | {"path": str(where)})
+        return
+    share = found.tokens / max(found.rows * found.length, 1)
+    print(
+        f"{found.documents:,} documents, {found.tokens:,} tokens in {found.rows:,} sequences of {found.length} ({share:.1%} full): {where}"
+    )
+
+
 def _drift(report: SuiteReport) -> str:
     said = [f"{item.kind} of {item.feature} {item.value:.3f}{' (drifted)' if item.drifted else ''}" for item in report.drift]
     return f"{', '.join(said) or 'too few documents'}, against {(report.against or '')[:16]}"
@@ -113,5 +150,5 @@ def _verdict(report: SuiteReport | None) -> str:
 
 
 def add_to(data: typer.Typer) -> None:
-    for command in (show, push, pull, track):
+    for command in (show, push, pull, track, pack):
         data.command()(command)

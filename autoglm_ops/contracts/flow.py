@@ -96,6 +96,22 @@ class BuiltDataset(Record):
     parts: tuple[DatasetPart, ...]
 
 
+class PackedDataset(Record):
+    """`_packed.json`: a dataset as sequences of `length` tokens. `tokenizer` is the digest of its tokenizer.json, `digest` is over the
+    files; the rows hold `tokens` tokens, the rest of rows x length is padding.
+    """
+
+    digest: str
+    dataset: str
+    tokenizer: str
+    length: int
+    end: str | None
+    documents: int
+    rows: int
+    tokens: int
+    files: tuple[DatasetPart, ...]
+
+
 class Provenance(Record):
     """`_built.json`: who built a dataset first here. Beside its record and not in it: the same data is the same version.
 

@@ -16,14 +16,14 @@ COMMANDS = {
     "stage", "up",
 }  # fmt: skip
 GROUPS = {
-    "data": {"build", "diff", "follow", "list", "listing", "numbers", "plan", "profile", "pull", "push", "show", "task", "track"},
+    "data": {"build", "diff", "follow", "list", "listing", "numbers", "pack", "plan", "profile", "pull", "push", "show", "task", "track"},
     "runs": {"list", "show", "prune", "open", "exec", "close"},
     "feedback": {"status", "export", "collect", "signals", "patch", "undo", "patches"},
 }
 RECORDS = {
     "Alert", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally", "DriftReport", "EvaluationReport",
     "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "Folders", "GateVerdict", "HardwareSpec", "Interval", "JobSpec",
-    "JobStatus", "LabelledRow", "LocationProfile", "LogCommit", "ModelRef", "ModelShape", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe", "RunInfo",
+    "JobStatus", "LabelledRow", "LocationProfile", "LogCommit", "ModelRef", "ModelShape", "PackedDataset", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe", "RunInfo",
     "SearchSpacePatch", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "SuiteReport", "TokenMeta",
     "TrainingRecord", "Trial", "TuningReport", "ValidationReport",
 }  # fmt: skip
