@@ -40,8 +40,7 @@ def follow(
     settings = load(checkout() / "params.yaml", overrides=sets or (), configs=configs or ())
     out = dataset_log.output(settings, home(), checkout())
     stop = Flag()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    _end_on_signals(stop)
     console = Console(stderr=True, highlight=False)
     where = dataset_log.source(settings, source, checkout())
     with console.status("waiting for events") as status:
@@ -54,6 +53,17 @@ def follow(
         show_json(_summary(tally, routes, out))
     else:
         _say(tally, routes, out)
+
+
+def _end_on_signals(stop: Flag) -> None:
+    """The first one asks for an orderly end; the second ends it where it is, which costs nothing but the open batch."""
+
+    def asked(number: int, _: object) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, asked)
 
 
 def _summary(tally: Tally, routes: LiveRoutes, out: Path) -> dict[str, Any]:

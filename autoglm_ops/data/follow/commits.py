@@ -131,6 +131,11 @@ def _verified(folder: Path, log: str) -> LogCommit:
                 f"{folder / name} is not what commit {record.number} wrote; restore it, or remove the whole folder: "
                 "its events are then taken again"
             )
+    before = folder.with_name(f"{record.number - 1:012d}") / RECORD
+    if before.parent.exists() and LogCommit.read(before).fingerprint() != record.previous:
+        raise Tampered(
+            f"{before.parent} is not the commit that {folder.name} was made behind; restore it, or both from one copy"
+        )
     return record
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from autoglm_ops.catalog import Catalog
+from autoglm_ops.errors import UsageError
 
 LOGS = Catalog(
     "source log",
@@ -50,5 +51,10 @@ class SourceLog(Protocol):
 def open_log(location: str) -> SourceLog:
     """A folder's path, `s3://bucket/prefix` or `redis://host:port/stream`. Raises UsageError for a scheme nobody serves."""
     scheme, separator, _ = location.partition("://")
-    made: SourceLog = LOGS.get(scheme.lower() if separator else "file")(location)
+    try:
+        made: SourceLog = LOGS.get(scheme.lower() if separator else "file")(location)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{scheme}:// needs {error.name}, which is not installed: pip install 'autoglm-ops[queue,store]'"
+        ) from error
     return made

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from follow_parts import handlers, lines, pull, records, review, write
@@ -101,6 +104,13 @@ def test_a_commit_under_another_number_is_refused(out: Path) -> None:
         again(out)
 
 
+def test_a_commit_that_was_exchanged_for_another_is_refused(out: Path) -> None:
+    path = number(out, 2) / "_commit.json"
+    path.write_text(path.read_text().replace('"kept": 2', '"kept": 1'))
+    with pytest.raises(Tampered, match="000000000002 is not the commit that 000000000003 was made behind"):
+        again(out)
+
+
 def test_another_logs_folder_and_somebody_elses_are_refused(out: Path) -> None:
     with pytest.raises(UsageError, match="holds the commits of log, not of redis://h/s"):
         Commits(out, "redis://h/s").__enter__()
@@ -125,6 +135,61 @@ def test_a_full_disk_leaves_nothing_and_is_worth_another_try(out: Path, monkeypa
     assert calls == 1 and sorted(out.iterdir()) == before
     assert again(out) == 2
     assert [item["text"] for item in lines(out)] == [f"review {n}" for n in range(8)]
+
+
+class Killed(BaseException):
+    """The end of the process, as far as one test can have it: nothing below is allowed to clean up."""
+
+
+STEPS = [(os, "fsync"), (Path, "mkdir"), (Path, "write_bytes"), (Path, "write_text"), (Path, "rename")]
+
+
+def dying(monkeypatch: pytest.MonkeyPatch, at: int, after: bool) -> None:
+    """Let the `at`-th step on the disk be the last one: before it is done, or `after`."""
+    count = iter(range(1_000_000))
+
+    def wrapped(step: Callable[..., Any]) -> Callable[..., Any]:
+        def doing(*arguments: Any, **named: Any) -> Any:
+            last = next(count) == at
+            if last and not after:
+                raise Killed
+            done = step(*arguments, **named)
+            if last:
+                raise Killed
+            return done
+
+        return doing
+
+    for owner, name in STEPS:
+        monkeypatch.setattr(owner, name, wrapped(getattr(owner, name)))
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+
+
+def test_killed_before_or_after_any_step_of_a_commit_nothing_is_lost_and_nothing_doubled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # the process dies here, not the machine
+    routes = handlers(tmp_path / "h.yaml")
+    for at in range(100):
+        died = False
+        for after in (False, True):
+            log, out = tmp_path / f"log-{at}-{after}", tmp_path / f"out-{at}-{after}"
+            write(log / "a.jsonl", [*map(review, range(3)), b"{"])
+            pull(log, out, routes, 2) if at % 2 else None  # a folder with commits, or none yet
+            write(log / "a.jsonl", [review(3), b"{"])
+            with pytest.MonkeyPatch.context() as patched:
+                dying(patched, at, after)
+                try:
+                    pull(log, out, routes, 3)
+                except Killed:
+                    died = True
+            pull(log, out, routes, 2)
+            assert [item["text"] for item in lines(out)] == [f"review {n}" for n in range(4)]
+            assert len(lines(out, "_quarantine.jsonl")) == 2
+            assert not [path for path in out.iterdir() if path.name.startswith(".")]
+        if not died:
+            break
+    assert at > 10  # a commit has that many steps
 
 
 def test_a_write_that_the_kernel_refuses_leaves_nothing(out: Path) -> None:
