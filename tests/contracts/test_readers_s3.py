@@ -136,3 +136,12 @@ def test_nothing_there_a_wrong_bucket_and_a_wrong_key_are_said(s3: str, monkeypa
     with pytest.raises(UsageError, match="access denied") as caught:
         list(open_reader(BUCKET, 5).listing(""))
     assert "canary-secret" not in str(caught.value)
+
+
+def test_of_a_hub_dataset_only_its_data_is_read(client: Any, tmp_path: Path) -> None:
+    for name in ("README.md", "notes.jsonl", "data/train.jsonl"):
+        client.put_object(Bucket=BUCKET, Key=f"{tmp_path.name}/{name}", Body=LINES)
+    where = f"s3://{BUCKET}/{tmp_path.name}"
+    assert [blob.name for blob in survey(where, Limits()).blobs] == ["data/train.jsonl"]
+    client.delete_object(Bucket=BUCKET, Key=f"{tmp_path.name}/README.md")
+    assert [blob.name for blob in survey(where, Limits()).blobs] == ["data/train.jsonl", "notes.jsonl"]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from autoglm_ops.data.readers.blocks import BLOCK, Stream
 from autoglm_ops.data.readers.limits import Limits
-from autoglm_ops.data.readers.names import kind_of
+from autoglm_ops.data.readers.names import CARDS, kind_of
 from autoglm_ops.data.readers.shards import Blob, Part
 
 if TYPE_CHECKING:
     from autoglm_ops.store.s3 import BucketReader, Listed
+
+log = logging.getLogger(__name__)
 
 
 class Bucket:
@@ -27,7 +30,17 @@ class Bucket:
         self._reader = open_reader(bucket, limits.requests)
 
     def blobs(self) -> Iterator[Blob]:
-        """`version` is the ETag. Keys that end in a slash are what consoles make for empty folders."""
+        """`version` is the ETag. Of a Hugging Face dataset only data/ is given, as of a folder."""
+        found = list(self._listed())
+        names = {blob.name for blob in found}
+        data = [blob for blob in found if blob.name.startswith("data/")]
+        if data and names.intersection(CARDS):
+            log.info("%s looks like a Hugging Face dataset: only its data/ is read", self._prefix or "the bucket")
+            found = data
+        yield from found
+
+    def _listed(self) -> Iterator[Blob]:
+        """Keys that end in a slash are what consoles make for empty folders."""
         for item in self._reader.listing(self._prefix):
             if item.key == self._prefix:
                 yield Blob(item.key.rpartition("/")[2], item.size, item.tag)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from autoglm_ops.data.readers.blocks import Stream
 from autoglm_ops.data.readers.limits import Limits
+from autoglm_ops.data.readers.names import CARDS
 from autoglm_ops.data.readers.shards import Blob, Part
 from autoglm_ops.errors import BadData, Tampered
 
 log = logging.getLogger(__name__)
-_CARDS = ("README.md", "dataset_infos.json", "dataset_dict.json", ".gitattributes")  # what the Hub puts beside data/
 
 
 class Folder:
@@ -60,7 +60,7 @@ class Folder:
     def _within(self) -> Path:
         """The folder to list: of a Hugging Face dataset only data/, since its card and notes are no documents."""
         data = self._root / "data"
-        if data.is_dir() and any((self._root / card).is_file() for card in _CARDS):
+        if data.is_dir() and any((self._root / card).is_file() for card in CARDS):
             log.info("%s looks like a Hugging Face dataset: only its data/ is read", self._root.name)
             return data
         return self._root

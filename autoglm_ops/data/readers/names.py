@@ -18,6 +18,7 @@ FORMATS = Catalog(
     },
     group="autoglm_ops.document_readers",
 )
+CARDS = ("README.md", "dataset_infos.json", "dataset_dict.json", ".gitattributes")  # what the Hub puts beside data/
 PACKINGS = (".gz", ".zst")
 _CUTTABLE = {".jsonl", ".ndjson", ".txt"}
 

@@ -90,6 +90,23 @@ def test_labelled_rows_meet_the_suite_of_labelled_rows(build: Build, tmp_path: P
         dataset_suite.check(asked, HOUSE, tmp_path, "raw.jsonl")(made, [folder / part.name for part in made.parts])
 
 
+def test_conversations_without_an_answer_are_kept_out(build: Build) -> None:
+    from autoglm_ops.data.follow.handlers import Chat
+
+    def said(*turns: tuple[str, str]) -> dict[str, Any]:
+        messages = [{"role": role, "content": content} for role, content in turns]
+        return dict(next(iter(Chat()({"messages": messages}))))
+
+    asks = "expectations/instructions.yaml"
+    good = [said(("system", "Be brief."), ("user", f"How many are {n} loaves?"), ("assistant", f"{n}.")) for n in range(20)]
+    assert build(good, suite=asks)[0].kept == 20
+    for bad in (said(("user", "Who is there?")), said(("user", "Who?"), ("assistant", "  ")), said(("assistant", "I am."))):
+        with pytest.raises(BadData, match=r"expect_column_values_to_match_regex of text.*1 of 21 rows not"):
+            build([*good, bad], suite=asks)
+    with pytest.raises(BadData, match="expect_column_values_to_not_match_regex of text"):
+        build([*good, said(("user", "One?"), ("user", "Two?"), ("assistant", "Two."))], suite=asks)
+
+
 def test_zero_rows_are_red_whatever_the_suite_says() -> None:
     columns: dict[str, list[Any]] = {name: [] for name in ("id", "text", "label", "timestamp", "source", "line")}
     known = {"psi": 0.2, "kl": 0.1}
