@@ -174,6 +174,17 @@ def test_a_follower_that_is_started_again_and_again_takes_everything_once(place:
     assert [json.loads(line)["text"] for text in found for line in text.splitlines()] == [f"第 {n} 条" for n in range(12)]
 
 
+def test_what_makes_a_folder_look_like_a_dataset_hides_nothing_of_a_log(s3: str, tmp_path: Path) -> None:
+    import boto3
+
+    for name, body in {"README.md": b"#", "data/1.jsonl": event(1) + b"\n", "zero.jsonl": event(0) + b"\n"}.items():
+        boto3.client("s3").put_object(Bucket=BUCKET, Key=f"{tmp_path.name}/{name}", Body=body)
+        (tmp_path / "log" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "log" / name).write_bytes(body)
+    for address in (f"{s3}/{tmp_path.name}", str(tmp_path / "log")):
+        assert everything(open_log(address), 10) == [event(1), event(0)]
+
+
 # Redis alone
 
 

@@ -25,7 +25,7 @@ from autoglm_ops.data.readers.limits import Limits
 from autoglm_ops.data.readers.names import is_hidden, kind_of
 from autoglm_ops.data.readers.places import Location
 from autoglm_ops.data.readers.shards import Blob, Part
-from autoglm_ops.errors import BadData, Tampered
+from autoglm_ops.errors import BadData, Tampered, TryAgain
 
 log = logging.getLogger(__name__)
 _BUFFER = 1 << 20  # bytes of one request to a bucket
@@ -34,13 +34,36 @@ RESTORE = "a log is append-only: restore the file, or begin anew with another ou
 
 
 class Growing(Folder):
-    """A folder whose files may have grown since they were listed."""
+    """A folder whose files may have grown since they were listed, and all of them: a README beside data/ hides nothing of a log."""
+
+    def blobs(self) -> Iterator[Blob]:
+        try:
+            yield from super().blobs()
+        except OSError as error:  # one was removed meanwhile, or may not be looked at
+            raise _unread(error) from error
+
+    def _within(self) -> Path:
+        return self._root
 
     @contextmanager
     def opened(self, part: Part) -> Iterator[Stream]:
-        with self._path(part.blob).open("rb") as file:
+        try:
+            file = self._path(part.blob).open("rb")
+        except OSError as error:
+            raise _unread(error) from error
+        with file:
             file.seek(max(part.start - 1, 0))
             yield file
+
+
+class Objects(Bucket):
+    """Everything below a prefix."""
+
+    def blobs(self) -> Iterator[Blob]:
+        start = f"{self._prefix}/" if self._prefix else ""
+        for item in self._reader.listing(start):
+            if not item.key.endswith("/"):
+                yield Blob(item.key.removeprefix(start), item.size, item.tag)
 
 
 def folder_log(location: str) -> FileLog:
@@ -53,7 +76,7 @@ def folder_log(location: str) -> FileLog:
 
 def bucket_log(location: str) -> FileLog:
     """The log below `s3://bucket/prefix`. The endpoint and the keys come from the environment, as for any AWS client."""
-    return FileLog(location.rstrip("/"), Bucket(location, Limits(requests=sys.maxsize)), pause=5.0)
+    return FileLog(location.rstrip("/"), Objects(location, Limits(requests=sys.maxsize)), pause=5.0)
 
 
 class At(NamedTuple):
@@ -186,6 +209,10 @@ def _buffered(stream: Stream) -> BinaryIO:
     """An object of a bucket in requests of `_BUFFER` bytes; a file has its own buffer."""
     raw = isinstance(stream, io.RawIOBase)
     return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, stream), _BUFFER) if raw else stream)
+
+
+def _unread(error: OSError) -> TryAgain:
+    return TryAgain(f"{error.filename} cannot be read: {error.strerror}; see to its permissions, then start again")
 
 
 def _digest(data: bytes) -> str:

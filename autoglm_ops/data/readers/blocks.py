@@ -139,11 +139,12 @@ class _Cutter:
         return bool(piece)
 
     def _skip_line(self) -> None:
-        """Go past the next LF, keeping nothing of what is before it."""
+        """Go past the next LF, keeping nothing of what is before it, and no further than the stop: who owns what starts behind it finds
+        that himself, and a line over a thousand shards would be read a thousand times to its end."""
         while (end := self.held.find(b"\n") + 1) == 0:
             self.offset += len(self.held)
             self.held = b""
-            if not self._more():
+            if self._done() or not self._more():
                 return
         self.held = self.held[end:]
         self.offset += end
