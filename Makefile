@@ -31,8 +31,8 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 run: install ## one whole retraining cycle on real data; ARGS="--set train.epochs=1"
 	@autoglm run $(ARGS)
 
-test: install ## the tests
-	@pytest
+test: install ## the tests, a process a core
+	@pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: install ## format, lint, types and unit tests: before every commit
 	@ruff format --check --quiet .

@@ -79,8 +79,9 @@ def save(module: Any, folder: Path, lora: Lora, task: Task) -> str:
     staged = folder.with_name(f".{folder.name}.staged")
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
-    tensors = get_peft_model_state_dict(module)
+    tensors = get_peft_model_state_dict(module, save_embedding_layers=False)  # "auto" asks a hub about the base
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, staged / WEIGHTS)
+    module.peft_config["default"].base_model_name_or_path = None  # where the base was read from is this machine's business
     module.peft_config["default"].save_pretrained(str(staged))
     AdapterNote(lora=lora, task=task, base_sha256=base_digest(module)).write(staged / "lora.json")
     manifest = artifact.publish(staged, folder, architecture=f"LoRA of {_class(module)}", labels=(), max_length=0)

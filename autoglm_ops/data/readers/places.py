@@ -15,7 +15,7 @@ from autoglm_ops.data.readers.blocks import Stream
 from autoglm_ops.data.readers.limits import Limits
 from autoglm_ops.data.readers.names import FORMATS, PACKINGS, is_hidden, kind_of
 from autoglm_ops.data.readers.shards import Blob, Part
-from autoglm_ops.errors import BadData
+from autoglm_ops.errors import BadData, UsageError
 
 log = logging.getLogger(__name__)
 KINDS = Catalog(
@@ -54,7 +54,9 @@ class Place(NamedTuple):
 
 
 def locate(location: str, limits: Limits) -> Location:
-    """A path, `s3://bucket/prefix`, or `https://host/path`. Raises UsageError for a scheme nobody serves."""
+    """A path, `s3://bucket/prefix`, or `https://host/path`. Raises UsageError for none of them, and for a scheme nobody serves."""
+    if not location.strip():  # to pathlib it is the present folder, whatever lies there
+        raise UsageError("the location is empty; name a file, a folder, s3://BUCKET/PREFIX or a URL")
     scheme, separator, _ = location.partition("://")
     found: Location = KINDS.get(scheme.lower() if separator else "file")(location, limits)
     return found
