@@ -150,13 +150,19 @@ class _Walk:
             yield from self._lines(blob, torn=False)
             if self._left <= 0 or blob.name == blobs[-1].name:
                 return
-            blobs = self._log.listed()
+            older, blobs = blobs, self._log.listed()
             now = next((item for item in blobs if item.name == blob.name), blob)
             if now.size > blob.size:
                 continue
             yield from self._lines(blob, torn=True)
-            following = next(item.name for item in blobs if item.name > blob.name)
-            self._here = At(following, passed=self._here.passed + 1, mark=_plus(self._here.mark, now))
+            self._here = At(self._following(older, blobs), passed=self._here.passed + 1, mark=_plus(self._here.mark, now))
+
+    def _following(self, older: list[Blob], newer: list[Blob]) -> str:
+        """The next file's name. Raises Tampered when one that was to be read is gone."""
+        there = {blob.name for blob in newer}
+        if gone := [blob.name for blob in older if blob.name > self._here.file and blob.name not in there]:
+            raise self._changed(f"{gone[0]} was removed before it was read")
+        return next(blob.name for blob in newer if blob.name > self._here.file)
 
     def _check(self, blobs: list[Blob]) -> None:
         """Raises Tampered when the files up to here are not those that were read."""

@@ -132,17 +132,34 @@ def test_files_in_folders_are_read_in_the_order_of_their_whole_names(log: Path) 
     assert [entry.place for entry in read(log)][:3] == ["a.jsonl:0", f"a.jsonl:{len(review(0)) + 1}", "a/z.jsonl:0"]
 
 
-def test_a_file_that_cannot_be_opened_is_worth_another_try(log: Path) -> None:
-    class Late(FileLog):
-        """Between the look and the opening somebody removes the file."""
+class Late(FileLog):
+    """A log whose last file is removed behind the `looks`-th look at it."""
 
-        def listed(self) -> list[Blob]:
-            found = super().listed()
-            (log / "c.jsonl").unlink(missing_ok=True)
-            return found
+    looks = 1
 
-    with pytest.raises(TryAgain, match=r"c.jsonl cannot be read: No such file or directory"):
-        list(Late("log", Growing(str(log), Limits()), 0.2).read(read(log)[3].after, 100))
+    def listed(self) -> list[Blob]:
+        found = super().listed()
+        self.looks -= 1
+        if not self.looks:
+            (self.place._root / found[-1].name).unlink()  # type: ignore[attr-defined]
+        return found
+
+
+@pytest.mark.parametrize(
+    ("start", "looks", "error", "says"),
+    [
+        (3, 2, TryAgain, r"c.jsonl cannot be read: No such file or directory"),
+        (3, 1, Tampered, r"c.jsonl was removed before it was read; a log is append-only"),
+        (0, 1, Tampered, r"c.jsonl was removed before it was read; a log is append-only"),
+    ],
+)
+def test_a_file_that_goes_before_it_was_read_is_said(
+    log: Path, start: int, looks: int, error: type[Exception], says: str
+) -> None:
+    late = Late("log", Growing(str(log), Limits()), 0.2)
+    late.looks = looks
+    with pytest.raises(error, match=says):
+        list(late.read(read(log)[start].after, 100))
 
 
 def test_no_folder_and_no_kind_of_log_is_said(tmp_path: Path) -> None:
