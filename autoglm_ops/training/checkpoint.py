@@ -18,7 +18,7 @@ from autoglm_ops.training.progress import Progress, Weights
 log = logging.getLogger(__name__)
 
 KEEP = 2
-_PLAIN = ("step", "samples", "tokens", "best_step", "best_score", "losses", "validation", "seconds", "scale")
+_PLAIN = ("step", "samples", "tokens", "best_step", "best_score", "losses", "validation", "seconds", "scale", "notes")
 
 
 def save(root: Path, key: str, engine: Engine, progress: Progress) -> Path:

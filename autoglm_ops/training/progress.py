@@ -11,10 +11,11 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass
 class Progress:
-    """Everything up to `scale` is what a run is continued from; the rest tells callbacks about this very moment.
+    """Everything up to `notes` is what a run is continued from; the rest tells callbacks about this very moment.
 
     `losses` and `validation` are (step, value) after each evaluation. A callback may set `stop` to a reason, which ends the run in
-    order after this step, and `scale`, by which the schedule's learning rate is multiplied from the next step on.
+    order after this step, and `scale`, by which the schedule's learning rate is multiplied from the next step on; what it must remember
+    when a run is continued it keeps in `notes`, under its own name.
     """
 
     step: int = 0
@@ -27,6 +28,7 @@ class Progress:
     best: Weights = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"steps": 0.0, "evaluations": 0.0})
     scale: float = 1.0
+    notes: dict[str, list[float]] = field(default_factory=dict)
     steps: int = 0
     metric: str = ""
     loss: float = 0.0

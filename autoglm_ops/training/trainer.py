@@ -223,11 +223,13 @@ class AutoGLMTrainer:
 
 def _publish_model(module: Any, folder: Path, config: TrainerConfig) -> str:
     from safetensors.torch import save_model
+    from transformers.utils.logging import disable_progress_bar
 
     staged = folder.with_name(f".{folder.name}.staged")
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
     if hasattr(module, "save_pretrained"):
+        disable_progress_bar()
         module.config._name_or_path = ""  # where it was read from is this machine's business
         module.save_pretrained(staged, max_shard_size="1000GB")
     else:
