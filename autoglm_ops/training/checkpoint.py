@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import logging
 import shutil
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as dump
 
-from autoglm_ops.contracts.record import write_text
 from autoglm_ops.errors import Tampered
 from autoglm_ops.training import artifact
 from autoglm_ops.training.loop import Engine
@@ -22,17 +24,29 @@ _PLAIN = ("step", "samples", "tokens", "best_step", "best_score", "losses", "val
 
 
 def save(root: Path, key: str, engine: Engine, progress: Progress) -> Path:
-    """Write `root/step-<n>`, whole or not at all, and drop all but the newest KEEP. `key` says which run this is."""
+    """Write `root/step-<n>`, whole or not at all, and drop all but the newest KEEP. `key` says which run this is.
+
+    Every byte is read back before the older ones go: a disk that took less than it said is an OSError here, not a surprise later.
+    Raises OSError when it could not be kept; what was there before is there still, and nothing is left of the attempt.
+    """
     target = root / f"step-{progress.step:09d}"
     staged = root / f".staged-{progress.step}"
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(parents=True)
     parts: dict[str, Weights] = {"weights": engine.weights(), "optimizer": engine.state(), "best": progress.best}
-    for name, tensors in parts.items():
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, staged / f"{name}.safetensors")
     plain = {name: getattr(progress, name) for name in _PLAIN}
-    write_text(staged / "progress.json", json.dumps({"key": key, **plain}, sort_keys=True) + "\n")
-    artifact.publish(staged, target, architecture="checkpoint", labels=(), max_length=0)
+    try:
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        for name, tensors in parts.items():
+            _write(staged / f"{name}.safetensors", dump({key: tensor.contiguous() for key, tensor in tensors.items()}))
+        _write(staged / "progress.json", (json.dumps({"key": key, **plain}, sort_keys=True) + "\n").encode())
+        artifact.publish(staged, target, architecture="checkpoint", labels=(), max_length=0)
+        artifact.verify(target)
+    except (OSError, Tampered) as error:
+        for left in (staged, target):
+            shutil.rmtree(left, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise
+        raise OSError(errno.EIO, f"what was written was not what is read: {error}") from error
     for old in _newest_first(root)[KEEP:]:
         shutil.rmtree(old, ignore_errors=True)
     return target
@@ -55,6 +69,13 @@ def newest(root: Path, key: str) -> tuple[Progress, Weights, Weights] | None:
         progress = Progress(**plain, best=load_file(folder / "best.safetensors"))
         return progress, load_file(folder / "weights.safetensors"), load_file(folder / "optimizer.safetensors")
     return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    """`publish` syncs it, and lists what it finds: so what it finds must be what was meant."""
+    path.write_bytes(content)
+    if hashlib.sha256(content).digest() != hashlib.sha256(path.read_bytes()).digest():
+        raise OSError(errno.EIO, f"{path.name} was not written whole")
 
 
 def _newest_first(root: Path) -> list[Path]:
