@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from datetime import date
@@ -16,6 +17,7 @@ from autoglm_ops.data.follow.routes import Routes
 from autoglm_ops.data.rows import BadLineError, Shape, raw_text
 from autoglm_ops.data.strict import parse
 
+log = logging.getLogger(__name__)
 OURS = ("text", "label", "timestamp", "id", "source")
 _UNFIT = re.compile(r"[^a-z0-9]+")
 _SHAPE = Shape({name: name for name in OURS}, date.min)
@@ -59,6 +61,7 @@ def convert(entry: Entry, routes: Routes, writing: Writing) -> Converted:
     except BadLineError as error:
         return Converted(reason=_word(str(error)), type=kind)
     except _SURPRISES as error:
+        log.debug("%s: the handler of %s failed", entry.place, kind, exc_info=True)
         return Converted(reason=f"handler-failed-{type(error).__name__}", type=kind)
 
 

@@ -22,7 +22,7 @@ from autoglm_ops.data.readers.blocks import Stream
 from autoglm_ops.data.readers.bucket import Bucket
 from autoglm_ops.data.readers.folder import Folder
 from autoglm_ops.data.readers.limits import Limits
-from autoglm_ops.data.readers.names import is_hidden, kind_of
+from autoglm_ops.data.readers.names import PACKINGS, is_hidden
 from autoglm_ops.data.readers.places import Location
 from autoglm_ops.data.readers.shards import Blob, Part
 from autoglm_ops.errors import BadData, Tampered, TryAgain
@@ -30,6 +30,8 @@ from autoglm_ops.errors import BadData, Tampered, TryAgain
 log = logging.getLogger(__name__)
 _BUFFER = 1 << 20  # bytes of one request to a bucket
 _TAIL = 4096  # bytes of the last line that must be as they were
+_LINES = (".jsonl", ".ndjson")
+_PACKED = tuple(f"{kind}{packing}" for kind in _LINES for packing in PACKINGS)
 RESTORE = "a log is append-only: restore the file, or begin anew with another output folder"
 
 
@@ -71,7 +73,7 @@ def folder_log(location: str) -> FileLog:
     path = Path(location.removeprefix("file://"))
     if not path.is_dir():
         raise BadData(f"{location!r} is no folder; name the folder that the log's files are written to", ("no-such-folder",))
-    return FileLog(path.resolve().name, Growing(location, Limits()), pause=0.2)
+    return FileLog(path.resolve().name, Growing(location, Limits()), pause=0.5)
 
 
 def bucket_log(location: str) -> FileLog:
@@ -124,15 +126,13 @@ class FileLog:
         return [blob for blob in sorted(self.place.blobs()) if not is_hidden(blob.name) and self._is_log(blob.name)]
 
     def _is_log(self, name: str) -> bool:
-        kind = kind_of(name)
-        if kind and kind.form in (".jsonl", ".ndjson") and name.isprintable():
-            if kind.packing:
-                raise BadData(f"{self.name}: {name} is packed; a log's files are plain JSON Lines: unpack it", ("packed",))
-            return True
-        if name not in self._ignored:
+        known = name if name.isprintable() else ""
+        if known.endswith(_PACKED):
+            raise BadData(f"{self.name}: {name} is packed; a log's files are plain JSON Lines: unpack it", ("packed",))
+        if not known.endswith(_LINES) and name not in self._ignored:
             self._ignored.add(name)
             log.warning("%s: %r is no .jsonl or .ndjson file and is left alone", self.name, name)
-        return False
+        return known.endswith(_LINES)
 
 
 class _Walk:
@@ -190,9 +190,8 @@ class _Walk:
                 yield self._entry(*found)
 
     def _entry(self, raw: bytes, size: int, fits: bool) -> Entry:
-        here, tail = self._here, (raw if fits else b"")[-_TAIL:]
-        ended = size > len(raw) or not fits
-        tail = tail + b"\n" if tail and ended else tail
+        here, end = self._here, b"\n" if size > len(raw) else b""
+        tail = raw[-_TAIL:] + end if fits else b""
         self._here = here._replace(at=here.at + size, length=len(tail), tail=_digest(tail))
         return Entry(f"{here.file}:{here.at}", self._here.text, raw, fits)
 

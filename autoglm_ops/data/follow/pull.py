@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from autoglm_ops.data.follow.convert import Writing, convert, quarantined
 from autoglm_ops.data.follow.events import Entry, SourceLog
 from autoglm_ops.data.follow.routes import LiveRoutes, Routes
 
+logger = logging.getLogger(__name__)  # `log` is what is followed
 BATCH_BYTES = 64 << 20  # what a batch may hold in memory, whatever its events' number
 
 
@@ -61,13 +63,22 @@ def follow(
     while not stop.is_set():
         batch = _batch(log, commits.after, routes.now(), writing, bounds, stop)
         if batch.seen:
-            tally = tally.plus(commits.publish(*batch.closed(log.name)))
+            made = commits.publish(*batch.closed(log.name))
+            tally = tally.plus(made)
+            _note(made)
             watch(tally)
         elif bounds.once:
             break
         else:
             stop.wait(log.pause)
     return tally
+
+
+def _note(made: LogCommit) -> None:
+    refused = ", ".join(f"{word} {count}" for word, count in sorted(made.quarantined.items()))
+    logger.info(
+        "commit %d: %d events, %d documents, quarantined: %s", made.number, made.seen, made.documents, refused or "none"
+    )
 
 
 class _Batch:
