@@ -1,0 +1,75 @@
+"""However a global batch is cut into micro-batches and ranks, its gradient is the whole batch's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoglm_ops.errors import BadData
+from autoglm_ops.training.batch import DictBatch
+from autoglm_ops.training.objective import IGNORED, CausalLM, Classification, Objective, mean_items
+
+WIDTH, CLASSES = 6, 5
+
+
+def gradient(objective: Objective, table: torch.Tensor, ranks: list[list[DictBatch]]) -> torch.Tensor:
+    """What engines compute: a mean over micro-batches, then over ranks."""
+    total = np.sum([objective.items(batch) for batches in ranks for batch in batches], dtype=float)
+    weights = table.clone().requires_grad_()
+    for batches in ranks:
+        items = mean_items(objective, batches, len(ranks), lambda _: np.array([total]))
+        for batch in batches:
+            loss = objective.loss(weights[batch.given["input_ids"]], batch, items)
+            torch.autograd.backward(loss / (len(batches) * len(ranks)))
+    assert weights.grad is not None
+    return weights.grad
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    ranks=st.sampled_from([1, 2, 3]),
+    micro=st.sampled_from([1, 2, 4]),
+    smoothing=st.sampled_from([0.0, 0.1]),
+)
+def test_tokens_count_alike_in_every_micro_batch_and_rank(seed: int, ranks: int, micro: int, smoothing: float) -> None:
+    random = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, CLASSES, (24, WIDTH), generator=random)
+    labels = ids.masked_fill(torch.rand(24, WIDTH, generator=random) < torch.rand(24, 1, generator=random), IGNORED)
+    labels[0] = ids[0]
+    table = torch.randn(CLASSES, CLASSES, generator=random)
+    objective = CausalLM(smoothing)
+    parts = [DictBatch({"input_ids": ids[part]}, labels[part]) for part in torch.arange(24).chunk(ranks * micro)]
+    cut = [parts[rank::ranks] for rank in range(ranks)]
+    whole = gradient(objective, table, [[DictBatch({"input_ids": ids}, labels)]])
+    assert torch.allclose(gradient(objective, table, cut), whole, atol=1e-6)
+
+
+def test_the_loss_is_torchs_own_over_shifted_labels() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, WIDTH, CLASSES, generator=random)
+    labels = torch.randint(0, CLASSES, (3, WIDTH), generator=random).masked_fill(
+        torch.rand(3, WIDTH, generator=random) < 0.4, IGNORED
+    )
+    batch, objective = DictBatch({}, labels), CausalLM()
+    expected = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, CLASSES), labels[:, 1:].reshape(-1))
+    assert objective.loss(logits, batch, objective.items(batch)).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_equal_batches_of_rows_leave_the_mean_as_it_is_bit_for_bit() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(7, CLASSES, generator=random), torch.randint(0, CLASSES, (7,), generator=random)
+    batch, objective = DictBatch({}, labels), Classification(0.1)
+    items = mean_items(objective, [batch, batch], 2, lambda values: values * 2)
+    assert torch.equal(
+        objective.loss(logits, batch, items), torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.1)
+    )
+
+
+def test_a_step_without_labels_is_refused() -> None:
+    batch = DictBatch({}, torch.full((2, WIDTH), IGNORED))
+    with pytest.raises(BadData, match="without one labelled item"):
+        mean_items(CausalLM(), [batch], 1, lambda values: values)
