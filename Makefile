@@ -11,7 +11,7 @@ TORCH      := 2.13.0
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check up down demo bench bench-data proof-data doctor nightly lock clean
+.PHONY: help install run test check up down demo bench bench-data proof-data chaos-checkpoint doctor nightly lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -60,6 +60,9 @@ bench-data: install ## the data engine beside datatrove, datasketch and rensa; M
 
 proof-data: install ## a gigabyte of dirty text: folder, S3 and ten kills make one digest; memory at 10^5 and 10^6 documents
 	@python tests/benchmarks/proof_data.py --mb $(or $(MB),1000) $(ARGS)
+
+chaos-checkpoint: install ## kills, and a fault at every system call of a checkpoint's save; KILLS=2000 ROUNDS=1
+	@OMP_NUM_THREADS=1 python tests/benchmarks/chaos_checkpoint.py --kills $(or $(KILLS),2000) --rounds $(or $(ROUNDS),1)
 
 doctor: install ## what works on this machine
 	@autoglm doctor

@@ -47,8 +47,7 @@ def save(root: Path, key: str, engine: Engine, progress: Progress) -> Path:
         if isinstance(error, OSError):
             raise
         raise OSError(errno.EIO, f"what was written was not what is read: {error}") from error
-    for old in _newest_first(root)[KEEP:]:
-        shutil.rmtree(old, ignore_errors=True)
+    _retain(root)
     return target
 
 
@@ -69,6 +68,15 @@ def newest(root: Path, key: str) -> tuple[Progress, Weights, Weights] | None:
         progress = Progress(**plain, best=load_file(folder / "best.safetensors"))
         return progress, load_file(folder / "weights.safetensors"), load_file(folder / "optimizer.safetensors")
     return None
+
+
+def _retain(root: Path) -> None:
+    """Drop all but the newest KEEP. The new one is there by now: what goes wrong here has not lost it."""
+    try:
+        for old in _newest_first(root)[KEEP:]:
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        log.warning("old checkpoints in %s stay until the next one: %s", root.name, error)
 
 
 def _write(path: Path, content: bytes) -> None:
