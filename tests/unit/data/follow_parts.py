@@ -44,7 +44,7 @@ def pull(log: Path, out: Path, routes: LiveRoutes, most: int = 1000) -> Tally:
 def lines(out: Path, name: str = "documents.jsonl") -> list[dict[str, Any]]:
     """Of all commits, in their order."""
     found = [path / name for path in sorted(out.iterdir()) if path.name.isdigit() and (path / name).exists()]
-    return [json.loads(line) for path in found for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for path in found for line in path.read_bytes().split(b"\n") if line]
 
 
 def records(out: Path) -> list[LogCommit]:

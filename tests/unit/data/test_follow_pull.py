@@ -15,7 +15,7 @@ from threading import Event, Thread
 
 import pytest
 from follow_parts import COLUMNS, TABLE, handlers, lines, pull, records, review, write
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autoglm_ops.data.follow import Bounds, Commits, LiveRoutes, Tally, follow, open_log
@@ -43,6 +43,7 @@ def unsynced() -> Iterator[Path]:
 
 
 @settings(max_examples=25, deadline=None)
+@example(events=[b'{"type": "review", "body": {"text": "\\u0085\\u2028"}}'], cuts=[1], files=1)  # no ends of lines
 @given(events=st.lists(LINE, max_size=30), cuts=st.lists(st.integers(1, 9), min_size=1, max_size=3), files=st.integers(1, 3))
 def test_every_event_is_somewhere_once_however_it_was_batched(events: list[bytes], cuts: list[int], files: int) -> None:
     with unsynced() as root:
