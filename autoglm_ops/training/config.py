@@ -23,7 +23,7 @@ class TrainerConfig(BaseModel):
 
     model: Any
     """A built-in name (glm-tiny, glm-large, …), a folder in transformers' layout, a configuration (an object, or a mapping with
-    `model_type`), or a torch module whose output has `.logits`."""
+    `model_type`), or a torch module whose output has `.logits`; the module itself is trained then, and not a copy."""
     task: Literal["causal-lm", "classification"] = "causal-lm"
     vocabulary: int = Field(default=GLM4_VOCABULARY, ge=2)
     """Token ids of a built-in model; any other model knows its own."""

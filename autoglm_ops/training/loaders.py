@@ -66,18 +66,17 @@ class Reader:
             )
 
 
-def steps_of(loader: Loader, accumulation: int, epochs: float, max_steps: int | None) -> tuple[int, int | None]:
-    """(optimizer steps in all, steps per epoch or None). Raises UsageError when nothing says how many there are."""
+def steps_of(loader: Loader, accumulation: int, epochs: float, max_steps: int | None) -> int:
+    """Optimizer steps in all. Raises UsageError when nothing says how many there are, BadData when there are none."""
     count = len(loader) if isinstance(loader, Sized) else None
     if count == 0:
         raise BadData("the training loader is empty", ("no-rows",))
     if count is None:
         if max_steps is None:
             raise UsageError(f"a {type(loader).__name__} has no length, so epochs = {epochs:g} says nothing; set max_steps")
-        return max_steps, None
-    per_epoch = math.ceil(count / accumulation)
-    total = max(1, round(epochs * per_epoch))
-    return min(total, max_steps or total), per_epoch
+        return max_steps
+    total = max(1, round(epochs * math.ceil(count / accumulation)))
+    return min(total, max_steps or total)
 
 
 class LoaderFeed:

@@ -2,6 +2,13 @@
 
     AutoGLMTrainer({"model": "glm-large", "auto_lr": True, "gradient_clip": 1.0}).fit(train_loader, val_loader)
 
+and, for instructions on a pretrained model:
+
+    trainer = AutoGLMTrainer({"model": "models/smollm2", "lora": {"rank": 8}, "learning_rate": 1e-3, "out": "runs/sft"})
+    read = instructions.conversations(tokenizer, given, max_length=1024)
+    loader = ExampleLoader(read.examples, batch_size=4, width=1024, pad_id=tokenizer.pad_token_id, module=trainer.module)
+    trainer.fit(loader, held_out)
+
 It runs the pipeline's own loop in this process (`loop.run` over a `PlainEngine`); the stage `train` runs the same loop in DeepSpeed ranks.
 What loaders hold is said in `loaders`; `instructions` makes them of conversations and texts.
 """
@@ -10,6 +17,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +40,7 @@ from autoglm_ops.training.sources import module_of
 
 
 class Fit(Record):
-    """What a fit did. Values are `metric` on the validation loader; `folder` is where the best weights lie, None when in memory only."""
+    """What a fit did; `seconds` and `tokens_per_second` are this process's. Values are `metric` on the validation loader; `folder` is where the best weights lie, None when in memory only."""
 
     config: dict[str, Any]
     metric: str
@@ -93,25 +101,24 @@ class AutoGLMTrainer:
         `resume` continues from the newest checkpoint under `out` that verifies, bit for bit as if never broken off, if there is one.
         """
         reader = self._reader()
-        steps, _ = steps_of(train_loader, self.config.accumulation, self.config.epochs, self.config.max_steps)
+        steps = steps_of(train_loader, self.config.accumulation, self.config.epochs, self.config.max_steps)
         found = self._range_test(train_loader, reader) if self.config.auto_lr else None
         recipe = self._recipe(steps, found.chosen if found else self.config.learning_rate)
         engine = self._engine(recipe)
         progress = self._resumed(engine) if resume else Progress()
-        at, before = progress.step, (progress.tokens, progress.seconds["steps"])
+        start = replace(progress, seconds=dict(progress.seconds))
         feed = self._feed(train_loader, reader)
-        feed.skip(at)
+        feed.skip(start.step)
         heard = [*self._callbacks, *self._checkpoints(engine)]
         run(engine, feed, self._judge(val_loader, reader), recipe, callbacks=heard, progress=progress)
         put_back(self.module, progress.best)
-        folder, digest = self._publish()
-        return self._told(progress, recipe, found, at, before, folder, digest)
+        return self._told(progress, start, recipe, found, self._publish())
 
     def export(self, folder: Path) -> str:
         """Publish the whole model as `folder`, adapters folded in, which uses this trainer up; returns the folder's weights digest."""
         if self.config.lora is not None:
             self._module = lora.merged(self.module)
-        return _publish_model(self._module if self._module is not None else self.module, folder, self.config)
+        return _publish_model(self.module, folder, self.config)
 
     def _reader(self) -> Reader:
         config = getattr(self.module, "config", None)
@@ -189,15 +196,14 @@ class AutoGLMTrainer:
     def _told(
         self,
         progress: Progress,
+        start: Progress,
         recipe: Recipe,
         found: RangeTest | None,
-        at: int,
-        before: tuple[int, float],
-        folder: Path | None,
-        digest: str | None,
+        published: tuple[Path | None, str | None],
     ) -> Fit:
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.module.parameters()]
-        spent = progress.seconds["steps"] - before[1]
+        spent = {name: value - start.seconds[name] for name, value in progress.seconds.items()}
+        folder, digest = published
         return Fit(
             config=self.config.told(),
             metric=progress.metric,
@@ -213,9 +219,9 @@ class AutoGLMTrainer:
             best_step=progress.best_step,
             best_value=progress.best_score,
             stopped=progress.stop,
-            resumed_at_step=at,
-            seconds=round(spent + progress.seconds["evaluations"], 3),
-            tokens_per_second=round((progress.tokens - before[0]) / max(spent, 1e-9), 1),
+            resumed_at_step=start.step,
+            seconds=round(sum(spent.values()), 3),
+            tokens_per_second=round((progress.tokens - start.tokens) / max(spent["steps"], 1e-9), 1),
             folder=str(folder) if folder else None,
             weights_sha256=digest,
         )
