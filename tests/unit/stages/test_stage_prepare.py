@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoglm_ops.contracts.arrays import TokenArrays
 from autoglm_ops.contracts.data import SPLITS, DatasetVersion
 from autoglm_ops.data.rows import Row
 from autoglm_ops.data.tables import read_samples, write_rows
 from autoglm_ops.settings import Settings
-from autoglm_ops.stages import prepare
+from autoglm_ops.stages import prepare, tokenize
 from autoglm_ops.stages.base import Context, Outcome
 
 WORDS = "这本书很好内容不错物流也快下次再来可惜字太小价格便宜"
@@ -87,3 +89,19 @@ def test_by_default_there_are_no_copies_and_with_some_it_is_another_version(tmp_
     one, other = (DatasetVersion.read(folder / "dataset.json") for folder in (plain, out))
     assert one.digest != other.digest
     assert one.model_copy(update={"digest": ""}) == other.model_copy(update={"digest": ""})
+
+
+def test_copies_stand_behind_the_training_rows_and_the_tokenizer_never_sees_them(tmp_path: Path) -> None:
+    folders = {}
+    for name, copies in (("plain", 0), ("augmented", 2)):
+        done, out = prepared(tmp_path, name, copies=copies)
+        shutil.rmtree(tmp_path / "out" / "prepare", ignore_errors=True)
+        shutil.copytree(out, tmp_path / "out" / "prepare")
+        folders[name] = tmp_path / f"tokens-{name}"
+        folders[name].mkdir()
+        tokenize.run(Context(tmp_path, folders[name], tmp_path, tmp_path, tmp_path, "local", Settings()))
+    for path in [*(folders["plain"] / "tokenizer").iterdir(), *folders["plain"].glob("[gv]*.npy")]:
+        assert path.read_bytes() == (folders["augmented"] / path.relative_to(folders["plain"])).read_bytes()
+    plain, more = (TokenArrays.open(folder, "train") for folder in folders.values())
+    assert len(more) == len(plain) + done.facts["copies"]
+    assert all((plain[row] == more[row]).all() for row in range(len(plain)))
