@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from autoglm_ops.contracts.record import digest_path, digest_tree, tree_text
+from autoglm_ops.contracts.record import digest_path, digest_tree, sync, tree_text
 from autoglm_ops.errors import Refused, Tampered, TryAgain, UsageError
 
 Listing = dict[str, str]
@@ -108,7 +108,7 @@ def lay_down(digest: str, listing: Listing, target: Path, opened: Callable[[str,
         ) from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    sync_folder(target.parent)
+    sync(target.parent)
     return target
 
 
@@ -123,15 +123,6 @@ def copy_checked(source: BinaryIO, target: Path) -> str:
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """fsync a folder, so that a rename in it survives a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _check_name(name: str, where: str) -> None:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import BinaryIO
 
-from autoglm_ops.contracts.record import locked, tree_text, write_text
+from autoglm_ops.contracts.record import locked, sync, tree_text, write_text
 from autoglm_ops.errors import Refused, Tampered, TryAgain
 from autoglm_ops.store.listing import (
     Listing,
@@ -19,7 +19,6 @@ from autoglm_ops.store.listing import (
     parse,
     parse_note,
     survey,
-    sync_folder,
 )
 
 
@@ -102,12 +101,12 @@ class LocalStore:
                     raise Tampered(f"{folder / name} changed while it was stored; finish writing it, then store it again")
                 (staged / name).chmod(0o444)
             for path in (staged, *(path for path in staged.rglob("*") if path.is_dir())):
-                sync_folder(path)
+                sync(path)
             write_text(self.root / f"{digest}.files", tree_text(listing))
             os.replace(staged, self.root / digest)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        sync_folder(self.root)
+        sync(self.root)
 
     def _sweep(self) -> None:
         """Remove what a killed `put` left: under the lock nobody else is staging."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoglm_ops.contracts.record import digest_path, digest_tree, write_text
+from autoglm_ops.contracts.record import digest_path, digest_tree, sync, write_text
 from autoglm_ops.contracts.training import CheckpointManifest
 from autoglm_ops.errors import Tampered
 from autoglm_ops.training.tensors import finite, read_header
@@ -29,19 +29,19 @@ def publish(staged: Path, target: Path, *, architecture: str, labels: tuple[str,
     """
     for path in _files(staged):
         _allowed(path, staged)
-        _sync(path)
+        sync(path)
     files = digest_tree(staged, skip=(MANIFEST,))
     manifest = CheckpointManifest(files=files, architecture=architecture, labels=labels, max_length=max_length)
     write_text(staged / MANIFEST, manifest.to_json())
     for folder in sorted({path.parent for path in _files(staged)} | {staged}):
-        _sync(folder)
+        sync(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         os.replace(target, old)
     os.replace(staged, target)
-    _sync(target.parent)
+    sync(target.parent)
     shutil.rmtree(old, ignore_errors=True)
     return manifest
 
@@ -108,11 +108,3 @@ def _allowed(path: Path, folder: Path) -> None:
         raise Tampered(
             f"{folder}/{name}: a model folder holds only {', '.join(sorted(SUFFIXES))}; anything else could run when loaded"
         )
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

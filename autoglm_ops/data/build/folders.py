@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from autoglm_ops.contracts.record import sync
 from autoglm_ops.errors import TryAgain
 
 NO_SPACE = "free space, then start the same build again: it goes on where it was"
@@ -33,9 +34,9 @@ def made_whole(folder: Path) -> Iterator[Path]:
         part.mkdir(parents=True)
         yield part
         for path in [*part.rglob("*"), part]:
-            _sync(path)
+            sync(path)
         os.replace(part, folder)
-        _sync(folder.parent)
+        sync(folder.parent)
         for left in folder.parent.glob(f"{folder.name}.*.part"):  # of those that were killed, or are late
             shutil.rmtree(left, ignore_errors=True)
     except OSError as error:
@@ -44,14 +45,6 @@ def made_whole(folder: Path) -> Iterator[Path]:
         raise TryAgain(f"{folder} could not be written: {error.strerror or error}; {NO_SPACE}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class Table:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from autoglm_ops.contracts.follow import LogCommit
-from autoglm_ops.contracts.record import digest_path
+from autoglm_ops.contracts.record import digest_path, sync
 from autoglm_ops.errors import Refused, Tampered, TryAgain, UsageError
 
 DOCUMENTS, QUARANTINE, RECORD = "documents.jsonl", "_quarantine.jsonl", "_commit.json"
@@ -147,16 +147,8 @@ def _appearing(target: Path) -> Iterator[Path]:
         part.mkdir()
         yield part
         for path in (*part.iterdir(), part):
-            _sync(path)
+            sync(path)
         part.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
