@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("shared", deadline=None)  # a suite that times examples fails on a busy machine
+settings.load_profile("shared")
 
 HANDLED = (signal.SIGTERM, signal.SIGINT)
 
