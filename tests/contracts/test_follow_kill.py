@@ -16,7 +16,7 @@ import yaml
 from autoglm_ops.data.follow import Bounds, Commits, LiveRoutes, follow, open_log
 
 KILLS = 16  # of each log
-EVENTS = 2000
+EVENTS = 6000
 COLUMNS = {name: name for name in ("text", "label", "timestamp", "id", "source")}
 FOLLOWER = """
 import sys
@@ -72,9 +72,9 @@ class Follower:
         self._child.stdin.write("go\n")
         self._child.stdin.flush()
         assert self._child.stdout.readline() == "follows\n"
-        end = time.monotonic() + 30
-        while made(out) < begun + commits:
-            assert self._child.poll() is None and time.monotonic() < end, "it ended, or hangs"
+        end = time.monotonic() + 5  # a fast one may be through with the log
+        while made(out) < begun + commits and time.monotonic() < end:
+            assert self._child.poll() is None, "it ended by itself"
             time.sleep(0.001)
         time.sleep(seconds)
         self.end()
@@ -103,7 +103,7 @@ def test_killed_anywhere_nothing_is_lost_and_nothing_doubled(address: str, tmp_p
         now.run(out, dice.randrange(6), dice.uniform(0, 0.02))
         stops.append(made(out))
     waiting.end()
-    assert len({*stops}) > KILLS // 3 and stops[-1] * 7 < EVENTS, "they were killed before the work, or after it"
+    assert len({*stops}) > KILLS // 3, f"too few were killed at work, by the commits there were: {stops}"
     source = open_log(address)
     with Commits(out, source.name) as commits:
         routes = LiveRoutes(table, yaml.safe_load)
