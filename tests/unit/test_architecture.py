@@ -34,7 +34,7 @@ OWNERS = {
     "pickle": set(),
     "airflow": set(),
 }
-SINGLE_OWNER = ("optuna", "fastapi", "prometheus_client", "sklearn", "matplotlib", "kubernetes")
+SINGLE_OWNER = ("optuna", "fastapi", "prometheus_client", "sklearn", "matplotlib", "kubernetes", "peft", "redis")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
