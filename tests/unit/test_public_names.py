@@ -16,7 +16,22 @@ COMMANDS = {
     "stage", "up",
 }  # fmt: skip
 GROUPS = {
-    "data": {"build", "diff", "follow", "list", "listing", "numbers", "pack", "plan", "profile", "pull", "push", "show", "task", "track"},
+    "data": {
+        "build",
+        "diff",
+        "follow",
+        "list",
+        "listing",
+        "numbers",
+        "pack",
+        "plan",
+        "profile",
+        "pull",
+        "push",
+        "show",
+        "task",
+        "track",
+    },
     "runs": {"list", "show", "prune", "open", "exec", "close"},
     "feedback": {"status", "export", "collect", "signals", "patch", "undo", "patches"},
 }
