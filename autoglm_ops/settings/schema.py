@@ -121,6 +121,8 @@ class Prepare(Section):
     """Share, by content hash, for early stopping and tuning."""
     gate_days: Count = 3
     """The gate judges on the held-out rows of this many last days."""
+    near_copies: Literal["keep", "drop"] = "keep"
+    """Training and validation rows that are nearly a held-out text: keep does not look for them, drop takes them out and counts them."""
     augment: Augment = Augment()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from autoglm_ops.contracts.data import SPLITS
 from autoglm_ops.contracts.record import digest_of, digest_path
+from autoglm_ops.data.apart import apart
 from autoglm_ops.data.augment import Options, augment
 from autoglm_ops.data.dedup import dedup
 from autoglm_ops.data.split import Shares, Splits, check_filled, check_leakage, describe, split
@@ -23,6 +24,8 @@ def run(context: Context) -> Outcome:
     shares = Shares(prepare.holdout, prepare.validation, prepare.gate_days, data.window_days)
     distinct, repeated = dedup(read_rows(context.output("validate", "rows.parquet")))
     splits = split(distinct, shares)
+    if prepare.near_copies == "drop":
+        splits = apart(splits, distinct, shares)
     samples = splits.samples
     check_filled(samples)
     check_leakage(samples)
