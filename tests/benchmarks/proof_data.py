@@ -4,7 +4,8 @@
 
 The folder is real text of the machine (corpus_data), made dirty: JSONL plain, gzip, zstd and cut off in the middle, Parquet, CSV and
 plain text, with planted copies, near-copies, and lines that are no JSON, no UTF-8, NaN, too long or empty. Each build is a process of
-its own with a home of its own, through the command line. Peak memory is that of the largest process of a build. Leaves
+its own with a home of its own, through the command line. Memory is measured on builds whose tasks are processes of their own, as the
+DAG dataset_build runs them: the peak of the largest task of each phase. Leaves
 .autoglm/bench/proof.json; ends with 1 when a line does not hold.
 """
 
@@ -33,8 +34,12 @@ import pyarrow.parquet as pq
 import zstandard
 from rich.console import Console
 
+from autoglm_ops.data.build.whole import PHASES
+
 ROOT = Path(__file__).parents[2]
 STEPS = ["normalise", "pii", "language", {"gopher-quality": {"cjk_share": 0.3}}, "gopher-repetition", "c4"]
+FLAT = 1.15  # how much more a task of the larger build may take
+SMALLEST = 400e6  # what the process takes with its libraries: a task below it is not weighed against a smaller one
 DIRT = (b"{broken\n", b'{"text": "\xff\xfe"}\n', b'{"text": "a", "weight": NaN}\n', b"\n", b'{"text": ""}\n', b'{"other": 1}\n')
 FILES = 24  # of lines: 16 plain, 4 gzip, 4 zstd
 
@@ -44,6 +49,7 @@ def main() -> None:
     parser.add_argument("--mb", type=int, default=1000)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--memory-alone", action="store_true", help="leave the three builds out")
     parser.add_argument(
         "--documents", type=int, nargs=2, default=(100_000, 1_000_000), help="the two sizes memory is compared at"
     )
@@ -55,28 +61,39 @@ def main() -> None:
     say = Console(highlight=False).print
     with tempfile.TemporaryDirectory(dir=bench) as place:
         home = Path(place)
-        record["folder"] = built(home / "folder", str(raw), arguments.jobs)
-        say(f"folder: {told(record['folder'])}")
-        record["killed"] = killed(home / "killed", str(raw), arguments.jobs, arguments.kills, record["folder"]["seconds"])
-        say(f"killed {record['killed']['kills']} times: {told(record['killed'])}")
-        with server(home / "s3", raw) as (location, environment):
-            record["s3"] = built(home / "bucket", location, arguments.jobs, environment)
-        say(f"S3: {told(record['s3'])}")
+        if not arguments.memory_alone:
+            record |= builds(home, raw, arguments, say)
         record["memory"] = [memory(home, bench, count) for count in arguments.documents]
         for size in record["memory"]:
-            say(
-                f"{size['documents']:,} documents, {size['bytes'] / 1e6:.0f} MB: peak {size['rss'] / 1e6:.0f} MB in {size['seconds']:.0f} s"
-            )
+            peaks = ", ".join(f"{phase} {peak / 1e6:.0f}" for phase, peak in size["rss"].items())
+            say(f"{size['documents']:,} documents, {size['bytes'] / 1e6:.0f} MB: peak MB of a task: {peaks}")
     (bench / "proof.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    digests = {record[name]["digest"] for name in ("folder", "killed", "s3")}
-    small, large = (size["rss"] for size in record["memory"])
-    faults = [
-        *(["the three builds differ"] if len(digests) != 1 else []),
-        *(["it was killed too seldom"] if record["killed"]["kills"] < arguments.kills else []),
-        *([f"memory grew from {small / 1e6:.0f} to {large / 1e6:.0f} MB"] if large > 1.15 * small else []),
-    ]
-    say("one digest, flat memory" if not faults else "; ".join(faults))
+    faults = wrong(record, arguments.kills)
+    say("; ".join(faults) if faults else "flat memory" if arguments.memory_alone else "one digest, flat memory")
     sys.exit(bool(faults))
+
+
+def wrong(record: dict[str, Any], kills: int) -> list[str]:
+    small, large = (size["rss"] for size in record["memory"])
+    grown = [phase for phase, peak in large.items() if peak > FLAT * max(small[phase], SMALLEST)]
+    faults = [f"memory grew in {', '.join(grown)}"] if grown else []
+    if "folder" in record:
+        digests = {record[name]["digest"] for name in ("folder", "killed", "s3")}
+        faults += ["the three builds differ"] if len(digests) != 1 else []
+        faults += ["it was killed too seldom"] if record["killed"]["kills"] < kills else []
+    return faults
+
+
+def builds(home: Path, raw: Path, arguments: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
+    """The three builds of the same folder."""
+    folder = built(home / "folder", str(raw), arguments.jobs)
+    say(f"folder: {told(folder)}")
+    after = killed(home / "killed", str(raw), arguments.jobs, arguments.kills, folder["seconds"])
+    say(f"killed {after['kills']} times: {told(after)}")
+    with server(home / "s3", raw) as (location, environment):
+        bucket = built(home / "bucket", location, arguments.jobs, environment)
+    say(f"S3: {told(bucket)}")
+    return {"folder": folder, "killed": after, "s3": bucket}
 
 
 def told(found: dict[str, Any]) -> str:
@@ -146,13 +163,13 @@ def command(location: str, jobs: int) -> list[str]:
 def built(home: Path, location: str, jobs: int, environment: dict[str, str] | None = None) -> dict[str, Any]:
     """One build to its end: what it says, its wall seconds and the peak memory of its largest process."""
     started = time.monotonic()
-    code, rss, said = waited(started_build(home, location, jobs, environment), home)
+    code, rss, said = waited(begun(home, command(location, jobs), environment), home)
     if code:
         raise SystemExit(f"the build of {location} ended with {code}:\n{(home / 'err').read_text()[-2000:]}")
     return {**json.loads(said), "seconds": time.monotonic() - started, "rss": rss}
 
 
-def started_build(home: Path, location: str, jobs: int, environment: dict[str, str] | None) -> subprocess.Popen[bytes]:
+def begun(home: Path, words: list[str], environment: dict[str, str] | None) -> subprocess.Popen[bytes]:
     home.mkdir(parents=True, exist_ok=True)
     whole = {
         **os.environ,
@@ -162,7 +179,7 @@ def started_build(home: Path, location: str, jobs: int, environment: dict[str, s
         "OMP_NUM_THREADS": "1",
     }
     with (home / "out").open("wb") as out, (home / "err").open("wb") as err:
-        return subprocess.Popen(command(location, jobs), env=whole, stdout=out, stderr=err, cwd=ROOT, start_new_session=True)
+        return subprocess.Popen(words, env=whole, stdout=out, stderr=err, cwd=ROOT, start_new_session=True)
 
 
 def waited(child: subprocess.Popen[bytes], home: Path) -> tuple[int, int, str]:
@@ -176,7 +193,7 @@ def killed(home: Path, location: str, jobs: int, kills: int, seconds: float) -> 
     """The build, its whole process group killed at `kills` random moments, then to its end. One that ended before its kill does not count."""
     chance, done = random.Random(4), 0
     while done < kills:
-        child = started_build(home, location, jobs, None)
+        child = begun(home, command(location, jobs), None)
         try:
             child.wait(chance.uniform(2, 2 + seconds / kills * 1.5))
             break
@@ -209,13 +226,27 @@ def server(folder: Path, raw: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def memory(home: Path, bench: Path, count: int) -> dict[str, Any]:
-    """Peak memory of one process that builds `count` documents of like length: the corpus's first two paragraphs, numbered."""
-    raw = home / f"many-{count}"
+    """Peak memory of the largest task of each phase of a build of `count` documents of like length."""
+    raw, place = home / f"many-{count}", home / f"memory-{count}"
     raw.mkdir()
     write_many(raw / "many.jsonl", count, texts_of(corpus_data.build(bench / "data", 20)))
-    found = built(home / f"memory-{count}", str(raw), 1)
-    kept = {name: found[name] for name in ("rss", "seconds", "seen", "kept")}
-    return {**kept, "documents": count, "bytes": (raw / "many.jsonl").stat().st_size}
+    settings = command(str(raw), 1)[-2:]
+    work = json.loads(asked(place, ["plan", str(raw), "--json", *settings])[1])["work"]
+    peaks: dict[str, int] = {}
+    for phase in (*PHASES, "finish"):
+        numbers = [0] if phase == "finish" else json.loads(asked(place, ["numbers", work, phase, "--json"])[1])["numbers"]
+        for number in numbers:
+            rss, said = asked(place, ["task", work, phase, str(number), "--json", *settings])
+            peaks[phase] = max(peaks.get(phase, 0), rss)
+    return {"documents": count, "bytes": (raw / "many.jsonl").stat().st_size, "kept": json.loads(said)["kept"], "rss": peaks}
+
+
+def asked(home: Path, words: list[str]) -> tuple[int, str]:
+    """Peak memory and the answer of one `autoglm data` command."""
+    code, rss, said = waited(begun(home, [sys.executable, "-m", "autoglm_ops", "data", *words], None), home)
+    if code:
+        raise SystemExit(f"{' '.join(words)} ended with {code}:\n{(home / 'err').read_text()[-2000:]}")
+    return rss, said
 
 
 def write_many(path: Path, count: int, texts: Callable[[int], str]) -> None:
