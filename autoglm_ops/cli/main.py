@@ -35,6 +35,7 @@ GROUPS = (
     "run",
     "stage",
     "runs",
+    "replay",
     "snapshot",
     "plan",
     "data",

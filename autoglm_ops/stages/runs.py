@@ -136,15 +136,13 @@ def execute(run: str, name: str, home: Path) -> Completion:
     spec = graph.find(name)
     runner.check_inputs(spec, root)
     if not spec.dvc:
-        _launch(root, name)
-        return runner.require(name, root)
+        return launch(root, name)
     from autoglm_ops.versioning.dvc import Pipeline
 
     with Pipeline(root) as pipeline:
         if pipeline.restore(name):
             return runner.require(name, root)
-        _launch(root, name)
-        completion = runner.require(name, root)
+        completion = launch(root, name)
         pipeline.commit(name)
     return completion
 
@@ -157,7 +155,8 @@ class StageFailedError(AutoGLMError):
         self.exit_code = exit_code
 
 
-def _launch(root: Path, name: str) -> None:
+def launch(root: Path, name: str) -> Completion:
+    """Run a stage of the workspace in a process of its own. Raises StageFailedError with its exit code."""
     from autoglm_ops.cluster.local import LocalLauncher
 
     cluster = load(root / "params.yaml").cluster
@@ -174,6 +173,7 @@ def _launch(root: Path, name: str) -> None:
         path = runner.completion_path(root, name)
         said = "; ".join(Completion.read(path).reasons) if path.exists() else status.reason
         raise StageFailedError(f"stage {name}: {said or status.state}", status.exit or 1)
+    return runner.require(name, root)
 
 
 @contextmanager

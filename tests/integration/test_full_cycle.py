@@ -61,6 +61,15 @@ def test_a_killed_run_finishes_its_own_work(cycle: Checkout, finished: str) -> N
     assert "data:image/png;base64," in page and "http://" not in page.replace("http://www.w3.org", "")
 
 
+@pytest.mark.slow  # as long as the run itself
+def test_the_run_built_again_from_its_commit_is_identical(cycle: Checkout, finished: str) -> None:
+    said = json.loads(cycle.call("replay", workspace(cycle).name, "--json").splitlines()[-1])
+    assert said["identical"] is True
+    stages = {stage["stage"]: stage for stage in said["stages"]}
+    assert stages["train"]["same"] >= 3 and list(stages)[-1] == "report"
+    assert not any(stage["different"] for stage in stages.values())
+
+
 def test_airflow_mlflow_dvc_and_git_tell_the_same_story(cycle: Checkout, finished: str) -> None:
     summary = json.loads((cycle.home / "latest/summary.json").read_text())
     with sqlite3.connect(cycle.home / "airflow/airflow.db") as database:

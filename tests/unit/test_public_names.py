@@ -12,7 +12,7 @@ from autoglm_ops.contracts.record import Record
 from autoglm_ops.stages import graph
 
 COMMANDS = {
-    "data", "demo", "doctor", "down", "feedback", "ledger", "monitor", "plan", "promote", "report", "rollback", "run", "runs", "serve", "snapshot",
+    "data", "demo", "doctor", "down", "feedback", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve", "snapshot",
     "stage", "up",
 }  # fmt: skip
 GROUPS = {
