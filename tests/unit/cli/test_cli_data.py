@@ -7,31 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from autoglm_ops.cli.main import main
-
-TEXT = "this is review number {} of a house by the sea with many words that nobody wrote twice so far {}"
+from data_calls import TEXT, call, checkout
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = Path(__file__).parents[3]
-    (tmp_path / "checkout" / "expectations").mkdir(parents=True)
-    for path in (root / "params.yaml", *root.glob("expectations/*.yaml")):
-        (tmp_path / "checkout" / path.relative_to(root)).write_bytes(path.read_bytes())
-    monkeypatch.setenv("AUTOGLM_CHECKOUT", str(tmp_path / "checkout"))
-    monkeypatch.setenv("AUTOGLM_HOME", str(tmp_path / "home"))
+    checkout(tmp_path, monkeypatch)
     lines = [json.dumps({"text": TEXT.format(number, number * 7919), "label": "ab"[number % 2]}) for number in range(60)]
     (tmp_path / "raw.jsonl").write_text("\n".join([*lines, lines[0], "{"]) + "\n")
     return tmp_path
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
-    with pytest.raises(SystemExit) as ended:
-        main(["data", *arguments])
-    said = capsys.readouterr()
-    assert ended.value.code == code, said
-    return said.out if code == 0 else said.err
 
 
 def test_built_task_by_task_is_built_whole(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

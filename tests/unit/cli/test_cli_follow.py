@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-from autoglm_ops.cli.main import main
+from data_calls import TEXT, call, checkout
 
 TABLE = "- {on: review, handler: document}\n"
 
@@ -19,13 +18,8 @@ TABLE = "- {on: review, handler: document}\n"
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with a table of handlers, and a log of sixty reviews and one event that nobody handles."""
-    root = Path(__file__).parents[3]
-    (tmp_path / "checkout" / "expectations").mkdir(parents=True)
-    for path in (root / "params.yaml", *root.glob("expectations/*.yaml")):
-        (tmp_path / "checkout" / path.relative_to(root)).write_bytes(path.read_bytes())
-    (tmp_path / "checkout" / "handlers.yaml").write_text(TABLE)
-    monkeypatch.setenv("AUTOGLM_CHECKOUT", str(tmp_path / "checkout"))
-    monkeypatch.setenv("AUTOGLM_HOME", str(tmp_path / "home"))
+    root = checkout(tmp_path, monkeypatch)
+    (root / "handlers.yaml").write_text(TABLE)
     monkeypatch.setenv("AUTOGLM__FLOW__LOG__HANDLERS", "handlers.yaml")
     (tmp_path / "log").mkdir()
     add(tmp_path, 0, 60)
@@ -35,19 +29,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def add(place: Path, start: int, stop: int) -> None:
-    text = "this is review number {} of a house by the sea with many words that nobody wrote twice so far {}"
     with (place / "log" / "a.jsonl").open("a") as file:
         for number in range(start, stop):
-            body = {"text": text.format(number, number * 7919), "label": "ab"[number % 2]}
+            body = {"text": TEXT.format(number, number * 7919), "label": "ab"[number % 2]}
             file.write(json.dumps({"type": "review", "body": body}) + "\n")
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
-    with pytest.raises(SystemExit) as ended:
-        main(["data", *arguments])
-    said = capsys.readouterr()
-    assert ended.value.code == code, said
-    return said.out if code == 0 else said.err
 
 
 def test_a_log_becomes_documents_and_documents_a_dataset(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
