@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from autoglm_airflow import turns
 from autoglm_airflow.turns import Turns
 
