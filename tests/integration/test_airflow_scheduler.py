@@ -127,6 +127,7 @@ def page(up: Any) -> Iterator[Page]:
         quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*quiet, "--disable-component-update"])
         shown = browser.new_page(viewport={"width": 1400, "height": 1100})
+        shown.set_default_timeout(60_000)  # ms; two cores that also run Airflow and a browser
         shown.goto(f"{api.base}/dags/train_on_demand")
         shown.get_by_label("Username").fill("admin")
         shown.locator("input[type=password]").fill(json.loads((home / "airflow" / "passwords.json").read_text())["admin"])
