@@ -8,14 +8,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
 from autoglm_ops.cluster.process import ChildProcess
-from autoglm_ops.contracts.cluster import JobSpec, JobStatus
+from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen
 from autoglm_ops.errors import BudgetSpent, UsageError
 
 log = logging.getLogger(__name__)
@@ -33,22 +33,25 @@ class LocalLauncher:
     def run(self, job: JobSpec) -> JobStatus:
         """Run `job` to its end. Raises UsageError when it cannot start: no such command or folder, or a named secret is not set."""
         started = time.monotonic()
-        environment = _environment(job)
+        environment = environment_of(job.name, job.surroundings, job.secrets)
         with _sink(job) as sink:
             child = ChildProcess(job.command, cwd=Path(job.workdir), environment=environment, sink=sink, grace=self._grace)
-            with _stopped_by_signals(child):
+            with stopped_by_signals(child):
                 code = child.wait(job.deadline_seconds)
-        status = _status(job, code, child.stopped, round(time.monotonic() - started, 3))
+        status = ended_status(job.deadline_seconds, code, child.stopped, round(time.monotonic() - started, 3))
         if status.state != "succeeded":
             log.warning("job %s: %s: %s", job.name, status.state, status.reason)
         return status
 
+    def look(self, job: JobSpec) -> Seen:
+        """Always absent: a job of this launcher ends with it."""
+        return "absent"
 
-def _status(job: JobSpec, code: int | None, stopped: bool, seconds: float) -> JobStatus:
+
+def ended_status(deadline: float | None, code: int | None, stopped: bool, seconds: float) -> JobStatus:
+    """What a child's end means. `code` None: `deadline` seconds were over; `stopped`: a signal asked for it."""
     if code is None:
-        reason = (
-            f"deadline: still running after {job.deadline_seconds:g} s; raise cluster.deadline_seconds, or give it less work"
-        )
+        reason = f"deadline: still running after {deadline:g} s; raise cluster.deadline_seconds, or give it less work"
         return JobStatus(state="deadline", exit=BudgetSpent.exit_code, seconds=seconds, reason=reason)
     if stopped:
         return JobStatus(state="cancelled", exit=CANCELLED, seconds=seconds, reason="cancelled: a signal asked for its end")
@@ -69,14 +72,14 @@ def explain_exit(code: int) -> str:
     return f"signal: it was ended by {name}{hint}"
 
 
-def _environment(job: JobSpec) -> dict[str, str]:
+def environment_of(name: str, environment: Mapping[str, str], secrets: Sequence[str]) -> dict[str, str]:
     """Ours, with the job's laid over it. Secrets come from ours, so that no record ever holds one."""
-    missing = [name for name in job.secrets if name not in os.environ]
+    missing = [secret for secret in secrets if secret not in os.environ]
     if missing:
         raise UsageError(
-            f"job {job.name} needs the secret {missing[0]}: set it in the environment of the process that launches jobs"
+            f"job {name} needs the secret {missing[0]}: set it in the environment of the process that launches jobs"
         )
-    return {**os.environ, **job.environment}
+    return {**os.environ, **environment}
 
 
 class _Tee:
@@ -104,7 +107,7 @@ def _sink(job: JobSpec) -> Iterator[_Tee]:
 
 
 @contextmanager
-def _stopped_by_signals(child: ChildProcess) -> Iterator[None]:
+def stopped_by_signals(child: ChildProcess) -> Iterator[None]:
     """In the main thread, SIGTERM and SIGINT stop the child and nothing else; elsewhere signals cannot be caught."""
     if threading.current_thread() is not threading.main_thread():
         yield

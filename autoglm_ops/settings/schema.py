@@ -241,10 +241,37 @@ class Tracking(Section):
     experiment: str = "autoglm"
 
 
+class NodeResources(Section):
+    nodes: int = Field(default=1, ge=1, le=1024)
+    gpus: int = Field(default=0, ge=0, le=64)
+    """Per node."""
+    cpu: Positive | None = None
+    memory_gib: Positive | None = None
+    """Null leaves it to the cluster's default, here and above."""
+
+
+Away = Literal["validate", "prepare", "tokenize", "plan", "tune", "train", "evaluate", "gate", "report"]
+
+
 class Cluster(Section):
-    backend: Literal["local"] = "local"
-    """Where stages run. Kubernetes and Slurm arrive with their own release."""
+    backend: Literal["local", "kubernetes", "slurm"] = "local"
+    """Where the stages named below run; everything else runs here."""
+    stages: tuple[Away, ...] = ("tune", "train")
+    """What leaves this machine. `ingest` and the effects do not: they look at the world."""
+    rehearse: bool = False
+    """With the local backend: these stages run here as on a cluster, in a fresh folder, through the store."""
     deadline_seconds: Positive = 3600.0
+    start_seconds: Positive = 600.0
+    """How long a job may wait for its place, its image and its inputs."""
+    team: Name = "default"
+    priority: Literal["low", "normal", "high"] = "normal"
+    image: str | None = None
+    """What jobs run in: the trainer image (docker/trainer.Dockerfile), by digest or tag."""
+    resources: NodeResources = NodeResources()
+    environment: dict[str, str] = {}
+    """For jobs; no secrets here, they are named below."""
+    secrets: tuple[str, ...] = ()
+    """Environment variables that hold secrets: taken from this process, or from the cluster's own secret of the team."""
 
 
 class Serving(Section):

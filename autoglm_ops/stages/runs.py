@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from autoglm_ops.contracts.cluster import JobSpec
+from autoglm_ops.contracts.cluster import JobSpec, JobStatus
 from autoglm_ops.contracts.inputs import RunInfo
 from autoglm_ops.contracts.record import Completion, Record, digest_of
 from autoglm_ops.errors import AutoGLMError, UsageError
-from autoglm_ops.settings import PLACEMENT, load, load_tree, resolve
+from autoglm_ops.settings import PLACEMENT, Settings, load, load_tree, resolve
 from autoglm_ops.settings.layers import PREFIX
 from autoglm_ops.settings.writer import write_resolved
-from autoglm_ops.stages import graph, loop, runner, snapshot
+from autoglm_ops.stages import away, graph, loop, runner, snapshot
 from autoglm_ops.stages.workplace import Workplace
 from autoglm_ops.versioning import git
 
@@ -156,24 +156,28 @@ class StageFailedError(AutoGLMError):
 
 
 def launch(root: Path, name: str) -> Completion:
-    """Run a stage of the workspace in a process of its own. Raises StageFailedError with its exit code."""
-    from autoglm_ops.cluster.local import LocalLauncher
-
-    cluster = load(root / "params.yaml").cluster
-    job = JobSpec(
-        name=name,
-        command=(sys.executable, "-m", "autoglm_ops", "stage", name),
-        workdir=str(root),
-        environment={"AUTOGLM_CHECKOUT": str(root), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-        deadline_seconds=cluster.deadline_seconds,
-    )
+    """Run a stage of the workspace in a process of its own, or where `cluster` says. Raises StageFailedError with its exit code."""
+    settings = load(root / "params.yaml")
     with _without_overrides():
-        status = LocalLauncher().run(job)
+        status = away.launch(root, name, settings) if away.is_away(name, settings) else _here(root, name, settings)
     if status.state != "succeeded":
         path = runner.completion_path(root, name)
         said = "; ".join(Completion.read(path).reasons) if path.exists() else status.reason
         raise StageFailedError(f"stage {name}: {said or status.state}", status.exit or 1)
     return runner.require(name, root)
+
+
+def _here(root: Path, name: str, settings: Settings) -> JobStatus:
+    from autoglm_ops.cluster.local import LocalLauncher
+
+    job = JobSpec(
+        name=name,
+        command=(sys.executable, "-m", "autoglm_ops", "stage", name),
+        workdir=str(root),
+        environment={"AUTOGLM_CHECKOUT": str(root), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        deadline_seconds=settings.cluster.deadline_seconds,
+    )
+    return LocalLauncher().run(job)
 
 
 @contextmanager

@@ -1,0 +1,23 @@
+"""Which launcher `cluster.backend` names. A backend is a file in cluster/ and a line here."""
+
+from __future__ import annotations
+
+import sys
+
+from autoglm_ops.catalog import Catalog
+from autoglm_ops.cluster.local import LocalLauncher
+from autoglm_ops.contracts.cluster import Launcher
+from autoglm_ops.settings import Settings
+
+BACKENDS = Catalog("cluster.backend", {"local": "autoglm_ops.stages.launchers:local"})
+
+
+def open_launcher(settings: Settings) -> tuple[Launcher, str]:
+    """The launcher, and what the Python interpreter is called where its jobs run. Raises UsageError for an unknown backend."""
+    launcher: Launcher
+    launcher, python = BACKENDS.get(settings.cluster.backend)(settings)
+    return launcher, python
+
+
+def local(settings: Settings) -> tuple[Launcher, str]:
+    return LocalLauncher(), sys.executable
