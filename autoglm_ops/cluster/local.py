@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
-from autoglm_ops.cluster.process import ChildProcess
+from autoglm_ops.cluster.process import ChildProcess, Sink
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen
 from autoglm_ops.errors import BudgetSpent, UsageError
 
@@ -34,7 +34,7 @@ class LocalLauncher:
         """Run `job` to its end. Raises UsageError when it cannot start: no such command or folder, or a named secret is not set."""
         started = time.monotonic()
         environment = environment_of(job.name, job.surroundings, job.secrets)
-        with _sink(job) as sink:
+        with sink_of(job) as sink:
             child = ChildProcess(job.command, cwd=Path(job.workdir), environment=environment, sink=sink, grace=self._grace)
             with stopped_by_signals(child):
                 code = child.wait(job.deadline_seconds)
@@ -82,6 +82,12 @@ def environment_of(name: str, environment: Mapping[str, str], secrets: Sequence[
     return {**os.environ, **environment}
 
 
+class Stops(Protocol):
+    """What can be asked for its end by a signal handler."""
+
+    def stop(self) -> None: ...
+
+
 class _Tee:
     """Every line to stderr and, when there is one, to the log. Stdout stays free for whoever called the launcher."""
 
@@ -99,7 +105,8 @@ class _Tee:
 
 
 @contextmanager
-def _sink(job: JobSpec) -> Iterator[_Tee]:
+def sink_of(job: JobSpec) -> Iterator[Sink]:
+    """Where a job's lines go: stderr, and its log."""
     if job.log is not None:
         Path(job.log).parent.mkdir(parents=True, exist_ok=True)
     with nullcontext(None) if job.log is None else Path(job.log).open("ab") as file:
@@ -107,8 +114,8 @@ def _sink(job: JobSpec) -> Iterator[_Tee]:
 
 
 @contextmanager
-def stopped_by_signals(child: ChildProcess) -> Iterator[None]:
-    """In the main thread, SIGTERM and SIGINT stop the child and nothing else; elsewhere signals cannot be caught."""
+def stopped_by_signals(child: Stops) -> Iterator[None]:
+    """In the main thread, SIGTERM and SIGINT stop the job and nothing else; elsewhere signals cannot be caught."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -253,6 +253,18 @@ class NodeResources(Section):
 Away = Literal["validate", "prepare", "tokenize", "plan", "tune", "train", "evaluate", "gate", "report"]
 
 
+class Slurm(Section):
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    logs: str = "~/autoglm-logs"
+    """A folder that this machine and the nodes see: jobs write their output there."""
+    python: str | None = None
+    """The interpreter on the nodes, with autoglm_ops installed; null is this one's path, or `python` in an image."""
+    prefix: tuple[str, ...] = ()
+    """Words before the command, {image} replaced by cluster.image: [apptainer, exec, --nv, "{image}"]."""
+
+
 class Cluster(Section):
     backend: Literal["local", "kubernetes", "slurm"] = "local"
     """Where the stages named below run; everything else runs here."""
@@ -272,6 +284,7 @@ class Cluster(Section):
     """For jobs; no secrets here, they are named below."""
     secrets: tuple[str, ...] = ()
     """Environment variables that hold secrets: taken from this process, or from the cluster's own secret of the team."""
+    slurm: Slurm = Slurm()
 
 
 class Serving(Section):

@@ -9,7 +9,10 @@ from autoglm_ops.cluster.local import LocalLauncher
 from autoglm_ops.contracts.cluster import Launcher
 from autoglm_ops.settings import Settings
 
-BACKENDS = Catalog("cluster.backend", {"local": "autoglm_ops.stages.launchers:local"})
+BACKENDS = Catalog(
+    "cluster.backend",
+    {"local": "autoglm_ops.stages.launchers:local", "slurm": "autoglm_ops.stages.launchers:slurm"},
+)
 
 
 def open_launcher(settings: Settings) -> tuple[Launcher, str]:
@@ -21,3 +24,12 @@ def open_launcher(settings: Settings) -> tuple[Launcher, str]:
 
 def local(settings: Settings) -> tuple[Launcher, str]:
     return LocalLauncher(), sys.executable
+
+
+def slurm(settings: Settings) -> tuple[Launcher, str]:
+    from autoglm_ops.cluster.slurm import SlurmLauncher
+    from autoglm_ops.cluster.slurm_batch import Place
+
+    wanted = settings.cluster.slurm
+    place = Place(**wanted.model_dump(exclude={"python"}))
+    return SlurmLauncher(place), wanted.python or ("python" if settings.cluster.image else sys.executable)
