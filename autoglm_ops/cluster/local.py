@@ -8,13 +8,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
-from autoglm_ops.cluster.process import ChildProcess, Sink
+from autoglm_ops.cluster.process import ChildProcess
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen
 from autoglm_ops.errors import BudgetSpent, UsageError
 
@@ -82,12 +82,6 @@ def environment_of(name: str, environment: Mapping[str, str], secrets: Sequence[
     return {**os.environ, **environment}
 
 
-class Stops(Protocol):
-    """What can be asked for its end by a signal handler."""
-
-    def stop(self) -> None: ...
-
-
 class _Tee:
     """Every line to stderr and, when there is one, to the log. Stdout stays free for whoever called the launcher."""
 
@@ -105,23 +99,28 @@ class _Tee:
 
 
 @contextmanager
-def sink_of(job: JobSpec) -> Iterator[Sink]:
-    """Where a job's lines go: stderr, and its log."""
+def sink_of(job: JobSpec) -> Iterator[_Tee]:
+    """Where a job's lines go."""
     if job.log is not None:
         Path(job.log).parent.mkdir(parents=True, exist_ok=True)
     with nullcontext(None) if job.log is None else Path(job.log).open("ab") as file:
         yield _Tee(file)
 
 
+def stopped_by_signals(child: ChildProcess) -> AbstractContextManager[None]:
+    """SIGTERM and SIGINT stop the child and nothing else."""
+    return on_signals(child.stop)
+
+
 @contextmanager
-def stopped_by_signals(child: Stops) -> Iterator[None]:
-    """In the main thread, SIGTERM and SIGINT stop the job and nothing else; elsewhere signals cannot be caught."""
+def on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """In the main thread, SIGTERM and SIGINT call `stop` and do nothing else; elsewhere signals cannot be caught."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handler(number: int, frame: FrameType | None) -> None:
-        child.stop()
+        stop()
 
     before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autoglm_ops.cluster import slurm_batch, slurm_commands
-from autoglm_ops.cluster.local import sink_of, stopped_by_signals
+from autoglm_ops.cluster.local import on_signals, sink_of
 from autoglm_ops.cluster.process import MAX_LINE, Sink
-from autoglm_ops.cluster.slurm_batch import Place
 from autoglm_ops.cluster.slurm_state import CANCELLED, Seat, status
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen
+from autoglm_ops.contracts.slurm import SlurmPlace
 from autoglm_ops.errors import BudgetSpent, Refused, TryAgain
 
 log = logging.getLogger(__name__)
@@ -31,13 +31,13 @@ ENDING_SECONDS = 120.0
 class SlurmLauncher:
     """`poll`: seconds between two looks, of the log and of the job; of the job ten times that once it has run for a while."""
 
-    def __init__(self, place: Place, poll: float = 0.5) -> None:
+    def __init__(self, place: SlurmPlace, poll: float = 0.5) -> None:
         self._place, self._poll = place, poll
 
     def run(self, job: JobSpec) -> JobStatus:
         """Submit and follow. SIGTERM or SIGINT here cancels the job on the cluster; a kill leaves it, to be found again."""
         stop = _Stop()
-        with stopped_by_signals(stop):
+        with on_signals(stop.stop):
             self.submit(job)
             return self._follow(job, stop)
 

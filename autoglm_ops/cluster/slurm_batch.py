@@ -11,15 +11,11 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
 
 from autoglm_ops.contracts.cluster import JobSpec
-from autoglm_ops.contracts.record import Record
+from autoglm_ops.contracts.slurm import SlurmPlace
 from autoglm_ops.errors import UsageError
 
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 NICE = {"high": 0, "normal": 100, "low": 1000}
 """`--nice`: nobody but an operator may go below 0."""
 SCRIPT = """\
@@ -34,17 +30,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TAKEN_ALONG = ("PATH", "PYTHONPATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
-class Place(Record):
-    """Where on the cluster jobs go. `prefix`: words before the command, {image} replaced, such as `apptainer exec --nv {image}`."""
-
-    logs: str
-    partition: Word | None = None
-    account: Word | None = None
-    qos: Word | None = None
-    prefix: tuple[str, ...] = ()
-
-
-def log_of(job: JobSpec, place: Place) -> Path:
+def log_of(job: JobSpec, place: SlurmPlace) -> Path:
     """Where a job's output goes: a folder that this machine and the nodes see."""
     return Path(place.logs).expanduser() / f"{checked_name(job.handle)}.log"
 
@@ -56,7 +42,7 @@ def checked_name(name: str) -> str:
     return name
 
 
-def words(job: JobSpec, place: Place, script: Path) -> list[str]:
+def words(job: JobSpec, place: SlurmPlace, script: Path) -> list[str]:
     """The sbatch command. Raises UsageError for what no word can hold."""
     needs = job.resources
     limit = None if job.deadline_seconds is None else math.ceil((job.deadline_seconds + 2 * STOP_SECONDS) / 60)
@@ -84,7 +70,7 @@ def words(job: JobSpec, place: Place, script: Path) -> list[str]:
     return ["sbatch", "--parsable", "--requeue", *given, str(script), *command(job, place)]
 
 
-def command(job: JobSpec, place: Place) -> list[str]:
+def command(job: JobSpec, place: SlurmPlace) -> list[str]:
     """What a node runs. Raises UsageError when an image is asked for and nothing here starts one."""
     if job.image is not None and not any("{image}" in word for word in place.prefix):
         raise UsageError(

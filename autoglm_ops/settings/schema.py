@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from autoglm_ops.contracts.slurm import SlurmPlace
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -253,18 +255,6 @@ class NodeResources(Section):
 Away = Literal["validate", "prepare", "tokenize", "plan", "tune", "train", "evaluate", "gate", "report"]
 
 
-class Slurm(Section):
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    logs: str = "~/autoglm-logs"
-    """A folder that this machine and the nodes see: jobs write their output there."""
-    python: str | None = None
-    """The interpreter on the nodes, with autoglm_ops installed; null is this one's path, or `python` in an image."""
-    prefix: tuple[str, ...] = ()
-    """Words before the command, {image} replaced by cluster.image: [apptainer, exec, --nv, "{image}"]."""
-
-
 class Cluster(Section):
     backend: Literal["local", "kubernetes", "slurm"] = "local"
     """Where the stages named below run; everything else runs here."""
@@ -284,7 +274,7 @@ class Cluster(Section):
     """For jobs; no secrets here, they are named below."""
     secrets: tuple[str, ...] = ()
     """Environment variables that hold secrets: taken from this process, or from the cluster's own secret of the team."""
-    slurm: Slurm = Slurm()
+    slurm: SlurmPlace = SlurmPlace()
 
 
 class Serving(Section):

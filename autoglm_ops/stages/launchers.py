@@ -28,8 +28,6 @@ def local(settings: Settings) -> tuple[Launcher, str]:
 
 def slurm(settings: Settings) -> tuple[Launcher, str]:
     from autoglm_ops.cluster.slurm import SlurmLauncher
-    from autoglm_ops.cluster.slurm_batch import Place
 
-    wanted = settings.cluster.slurm
-    place = Place(**wanted.model_dump(exclude={"python"}))
-    return SlurmLauncher(place), wanted.python or ("python" if settings.cluster.image else sys.executable)
+    cluster = settings.cluster
+    return SlurmLauncher(cluster.slurm), cluster.slurm.python or ("python" if cluster.image else sys.executable)

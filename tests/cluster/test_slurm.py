@@ -13,7 +13,7 @@ import pytest
 from launcher_contract import Bench, LauncherContract
 
 from autoglm_ops.cluster.slurm import SlurmLauncher
-from autoglm_ops.cluster.slurm_batch import Place
+from autoglm_ops.contracts.slurm import SlurmPlace
 from autoglm_ops.store import open_store
 
 there = bool(os.environ.get("SLURM_CONF")) and shutil.which("sbatch") is not None
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not there, reason="no Slurm: set SLURM_CONF (and
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setenv("BENCH_SECRET", "correct-horse-battery")
     uri = str(tmp_path / "store")
-    launcher = SlurmLauncher(Place(logs=str(tmp_path / "logs")), poll=0.2)
+    launcher = SlurmLauncher(SlurmPlace(logs=str(tmp_path / "logs")), poll=0.2)
     return Bench(launcher, open_store(uri, tmp_path), uri, sys.executable, tmp_path)
 
 
