@@ -25,7 +25,7 @@ exec srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPU
 """
 STOP_SECONDS = 60
 """A job is told to stop so long before Slurm's own limit, which is the deadline and two of these."""
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TAKEN_ALONG = ("PATH", "PYTHONPATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR")
 

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import yaml
 from train_workspace import tuned, workspace
 
 from autoglm_ops.contracts.record import Completion, digest_tree
