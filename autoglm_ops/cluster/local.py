@@ -8,8 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
@@ -34,7 +34,7 @@ class LocalLauncher:
         """Run `job` to its end. Raises UsageError when it cannot start: no such command or folder, or a named secret is not set."""
         started = time.monotonic()
         environment = environment_of(job.name, job.surroundings, job.secrets)
-        with _sink(job) as sink:
+        with sink_of(job) as sink:
             child = ChildProcess(job.command, cwd=Path(job.workdir), environment=environment, sink=sink, grace=self._grace)
             with stopped_by_signals(child):
                 code = child.wait(job.deadline_seconds)
@@ -99,22 +99,28 @@ class _Tee:
 
 
 @contextmanager
-def _sink(job: JobSpec) -> Iterator[_Tee]:
+def sink_of(job: JobSpec) -> Iterator[_Tee]:
+    """Where a job's lines go."""
     if job.log is not None:
         Path(job.log).parent.mkdir(parents=True, exist_ok=True)
     with nullcontext(None) if job.log is None else Path(job.log).open("ab") as file:
         yield _Tee(file)
 
 
+def stopped_by_signals(child: ChildProcess) -> AbstractContextManager[None]:
+    """SIGTERM and SIGINT stop the child and nothing else."""
+    return on_signals(child.stop)
+
+
 @contextmanager
-def stopped_by_signals(child: ChildProcess) -> Iterator[None]:
-    """In the main thread, SIGTERM and SIGINT stop the child and nothing else; elsewhere signals cannot be caught."""
+def on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """In the main thread, SIGTERM and SIGINT call `stop` and do nothing else; elsewhere signals cannot be caught."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handler(number: int, frame: FrameType | None) -> None:
-        child.stop()
+        stop()
 
     before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

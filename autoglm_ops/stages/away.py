@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from autoglm_ops.cluster.dispatch import run_work
-from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Resources, Store, Work
+from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Store, Work
 from autoglm_ops.contracts.record import Completion
 from autoglm_ops.errors import SettingsError, Tampered
 from autoglm_ops.settings import Settings
@@ -37,7 +37,7 @@ def launch(root: Path, name: str, settings: Settings) -> JobStatus:
 
     Raises SettingsError, Refused (quota, image, secret), Tampered (what came back is not what the record says) or TryAgain.
     """
-    spec = graph.find(name)
+    spec, settings = graph.find(name), settings.model_copy(update={"cluster": settings.cluster.of_team(settings.cluster.team)})
     store, uri = _store(root, settings)
     attempt = runner.attempts(root, name) + 1
     runner.completion_path(root, name).unlink(missing_ok=True)
@@ -117,7 +117,7 @@ def _job(spec: Spec, settings: Settings, uri: str) -> JobSpec:
         command=(),
         deadline_seconds=cluster.deadline_seconds + cluster.start_seconds,
         image=cluster.image,
-        resources=Resources(**cluster.resources.model_dump()),
+        resources=cluster.resources,
         environment=cluster.environment,
         secrets=cluster.secrets,
         team=cluster.team,

@@ -9,7 +9,9 @@ from autoglm_ops.cluster.local import LocalLauncher
 from autoglm_ops.contracts.cluster import Launcher
 from autoglm_ops.settings import Settings
 
-BACKENDS = Catalog("cluster.backend", {"local": "autoglm_ops.stages.launchers:local"})
+BACKENDS = Catalog(
+    "cluster.backend", {"local": "autoglm_ops.stages.launchers:local", "kubernetes": "autoglm_ops.stages.launchers:kubernetes"}
+)
 
 
 def open_launcher(settings: Settings) -> tuple[Launcher, str]:
@@ -21,3 +23,10 @@ def open_launcher(settings: Settings) -> tuple[Launcher, str]:
 
 def local(settings: Settings) -> tuple[Launcher, str]:
     return LocalLauncher(), sys.executable
+
+
+def kubernetes(settings: Settings) -> tuple[Launcher, str]:
+    from autoglm_ops.cluster.kubernetes import KubernetesLauncher
+
+    cluster = settings.cluster
+    return KubernetesLauncher(cluster.kubernetes, cluster.start_seconds), cluster.kubernetes.python
