@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from autoglm_ops.cluster.dispatch import run_work
-from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Store, Work
+from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Resources, Store, Work
 from autoglm_ops.contracts.record import Completion
 from autoglm_ops.errors import SettingsError, Tampered
 from autoglm_ops.settings import Settings
@@ -72,7 +72,7 @@ def _work(root: Path, spec: Spec, settings: Settings, store: Store) -> Work:
         environment={"OMP_NUM_THREADS": "1", **cluster.environment, **_store_setting(settings)},
         secrets=cluster.secrets,
         deadline_seconds=cluster.deadline_seconds,
-        nodes=cluster.resources.nodes,
+        nodes=_resources(spec, settings).nodes,
     )
 
 
@@ -117,13 +117,19 @@ def _job(spec: Spec, settings: Settings, uri: str) -> JobSpec:
         command=(),
         deadline_seconds=cluster.deadline_seconds + cluster.start_seconds,
         image=cluster.image,
-        resources=cluster.resources,
+        resources=_resources(spec, settings),
         environment=cluster.environment,
         secrets=cluster.secrets,
         team=cluster.team,
         priority=cluster.priority,
         store=uri,
     )
+
+
+def _resources(spec: Spec, settings: Settings) -> Resources:
+    """Only `train` has ranks to spread over nodes."""
+    asked = settings.cluster.resources
+    return asked if spec.name == "train" else asked.model_copy(update={"nodes": 1})
 
 
 def _take(root: Path, spec: Spec, status: JobStatus, store: Store, staged: Path) -> None:
