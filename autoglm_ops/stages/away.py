@@ -42,7 +42,7 @@ def launch(root: Path, name: str, settings: Settings) -> JobStatus:
     attempt = runner.attempts(root, name) + 1
     runner.completion_path(root, name).unlink(missing_ok=True)
     started = time.time()
-    work = _work(root, spec, settings, store)
+    work = work_of(root, name, settings, store)
     launcher, python = launchers.open_launcher(settings)
     status = run_work(work, _job(spec, settings, uri), launcher, store, python)
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=root / "out") as folder:
@@ -57,8 +57,9 @@ def _store(root: Path, settings: Settings) -> tuple[Store, str]:
     return open_store(uri, home), uri
 
 
-def _work(root: Path, spec: Spec, settings: Settings, store: Store) -> Work:
-    cluster = settings.cluster
+def work_of(root: Path, name: str, settings: Settings, store: Store) -> Work:
+    """What the job of stage `name` is told, its inputs in the store. The same workspace gives the same, and so the same key."""
+    spec, cluster = graph.find(name), settings.cluster
     inputs = {f"out/{name}": store.put(root / "out" / name) for name in spec.after if graph.find(name).dvc}
     inputs |= _named_folders(root, spec, settings, store)
     with tempfile.TemporaryDirectory(prefix="autoglm-bundle-") as folder:
