@@ -4,18 +4,19 @@ Everything is a note, created once and never replaced, so that the store's own c
 
     attempt/<key, n>   who claimed attempt n                    result/<key, n>   how attempt n ended
     done/<key>         the one result; nothing replaces it      kept/<key, n>     the n-th folder kept for the next attempt
+    meeting/<key, n>   where the nodes of attempt n meet (`meeting`)
 """
 
 from __future__ import annotations
 
 import secrets
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from autoglm_ops.contracts.cluster import Store, Work, WorkResult
 from autoglm_ops.contracts.record import Record, digest_of
-from autoglm_ops.errors import Tampered, TryAgain
+from autoglm_ops.errors import Refused, Tampered, TryAgain
 
 R = TypeVar("R", bound=Record)
 
@@ -34,6 +35,16 @@ class Kept(Record):
 def slot(key: str, number: int) -> str:
     """The name, as a digest, of a key's n-th anything."""
     return digest_of([key, number])
+
+
+def inside(path: str) -> PurePosixPath:
+    """`path` itself. Raises Refused unless it stays in the work folder."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or "\0" in path:
+        raise Refused(
+            f"the job names {path!r}, which is outside its work folder; a path of a job is relative and holds no '..'"
+        )
+    return pure
 
 
 def describe(store: Store, work: Work) -> str:
@@ -103,6 +114,18 @@ def last_kept(store: Store, key: str) -> Kept | None:
     number = _last(store, "kept", key)
     kept = store.noted(f"kept/{slot(key, number)}") if number else None
     return None if kept is None else _get(store, kept, "kept.json", Kept)
+
+
+def post(store: Store, name: str, record: R) -> R:
+    """Keep a record under a note's name; returns the one that stands there."""
+    kept = store.note(name, _put(store, "posted.json", record))
+    return _get(store, kept, "posted.json", type(record))
+
+
+def posted(store: Store, name: str, kind: type[R]) -> R | None:
+    """What `post` kept under `name`."""
+    kept = store.noted(name)
+    return None if kept is None else _get(store, kept, "posted.json", kind)
 
 
 def _last(store: Store, kind: str, key: str) -> int:

@@ -17,16 +17,24 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 
 
-def restore(store: Store, key: str, root: Path) -> None:
-    """Lay down what earlier attempts kept last. What cannot be had is said and passed over: the work then starts over."""
+def restore(store: Store, key: str, root: Path) -> exchange.Kept | None:
+    """Lay down what earlier attempts kept last, and say what that was. What cannot be had is passed over: the work then starts over."""
     try:
         kept = exchange.last_kept(store, key)
         if kept is not None:
-            (root / kept.path).parent.mkdir(parents=True, exist_ok=True)
-            store.get(kept.digest, root / kept.path)
-            log.info("%s of an earlier attempt is here again", kept.path)
+            lay_down(store, kept, root)
     except AutoGLMError as error:
         log.warning("what an earlier attempt kept is not used: %s", error)
+        return None
+    return kept
+
+
+def lay_down(store: Store, kept: exchange.Kept, root: Path) -> None:
+    """Put what was kept where it was. Raises Refused for a path outside `root`, Tampered, TryAgain."""
+    target = root / exchange.inside(kept.path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    store.get(kept.digest, target)
+    log.info("%s of an earlier attempt is here again", kept.path)
 
 
 class Keeper:

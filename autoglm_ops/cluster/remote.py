@@ -13,11 +13,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from autoglm_ops import logs
 from autoglm_ops.cluster import exchange, keeping
 from autoglm_ops.cluster.local import CANCELLED, ended_status, environment_of, stopped_by_signals
+from autoglm_ops.cluster.meeting import arrange, find, surroundings
+from autoglm_ops.cluster.meeting import rank as meeting_rank
 from autoglm_ops.cluster.process import ChildProcess
 from autoglm_ops.contracts.cluster import JOB_ATTEMPT, JOB_STORE, JobStatus, Store, Work, WorkResult
 from autoglm_ops.errors import AutoGLMError, Refused
@@ -44,38 +46,55 @@ def main(key: str) -> int:
         try:
             return _attempt(store, work, key, attempt, Path(folder) / "work")
         except Refused as error:  # the record says why, whatever becomes of this pod's log
-            result = WorkResult(
-                key=key, attempt=attempt, state="failed", exit=error.exit_code, seconds=0, reason=_clean(work)(str(error))
-            )
-            exchange.publish(store, result)
+            said = _clean(work)(str(error))
+            _publish(store, WorkResult(key=key, attempt=attempt, state="failed", exit=error.exit_code, seconds=0, reason=said))
             raise
 
 
 def _attempt(store: Store, work: Work, key: str, attempt: int, root: Path) -> int:
     lay_down(store, work, root)
-    keeping.restore(store, key, root)
-    with keeping.Keeper(store, key, root, work.keeps):
-        status = _run(work, root)
+    meeting = _meet(store, work, key, attempt, root)
+    first = meeting_rank() == 0
+    with keeping.Keeper(store, key, root, work.keeps if first else ()):
+        status = _run(work, root, meeting)
     if status.state == "cancelled":
         return CANCELLED
-    result = WorkResult(
-        key=key,
-        attempt=attempt,
-        state=status.state,
-        exit=status.exit,
-        seconds=status.seconds,
-        reason=status.reason,
-        outputs=collect(store, work, root),
-    )
+    if not first:
+        return status.exit
+    return _publish(store, _result(store, work, key, attempt, root, status)).exit
+
+
+def _meet(store: Store, work: Work, key: str, attempt: int, root: Path) -> dict[str, str]:
+    """What earlier attempts kept is laid down, the same on all nodes; returns the environment by which their ranks meet."""
+    if work.nodes == 1:
+        keeping.restore(store, key, root)
+        return {}
+    if meeting_rank() == 0:
+        return surroundings(arrange(store, key, attempt, keeping.restore(store, key, root)), work.nodes)
+    meeting = find(store, key, attempt)
+    if meeting.kept is not None:
+        keeping.lay_down(store, meeting.kept, root)
+    return surroundings(meeting, work.nodes)
+
+
+def _result(store: Store, work: Work, key: str, attempt: int, root: Path, status: JobStatus) -> WorkResult:
+    said = status.model_dump(exclude={"outputs"})
+    return WorkResult(key=key, attempt=attempt, outputs=collect(store, work, root), **said)
+
+
+def _publish(store: Store, result: WorkResult) -> WorkResult:
+    """By rank 0 alone: the others' ends show in the pod and in rank 0's own."""
+    if meeting_rank() != 0:
+        return result
     standing = exchange.publish(store, result)
-    log.info("attempt %d: %s (exit %d) after %.1f s", attempt, standing.state, standing.exit, standing.seconds)
-    return standing.exit
+    log.info("attempt %d: %s (exit %d) after %.1f s", standing.attempt, standing.state, standing.exit, standing.seconds)
+    return standing
 
 
 def lay_down(store: Store, work: Work, root: Path) -> None:
     """Every input where the work expects it, each checked. Raises Refused for a path outside `root`, Tampered, TryAgain."""
     for path, digest in sorted(work.inputs.items()):
-        target = root / inside(path)
+        target = root / exchange.inside(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         store.get(digest, target)
     root.mkdir(parents=True, exist_ok=True)
@@ -85,27 +104,22 @@ def collect(store: Store, work: Work, root: Path) -> dict[str, str]:
     """Put what came out into the store. Raises Refused when a secret's value is in it (threats F28)."""
     found = {}
     for path in work.outputs:
-        folder = root / inside(path)
+        folder = root / exchange.inside(path)
         if folder.is_dir() and any(item.is_file() for item in folder.rglob("*")):
             _refuse_secrets(folder, work)
             found[path] = store.put(folder)
     return found
 
 
-def inside(path: str) -> PurePosixPath:
-    """`path` itself. Raises Refused unless it stays in the work folder."""
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or "\0" in path:
-        raise Refused(
-            f"the job names {path!r}, which is outside its work folder; a path of a job is relative and holds no '..'"
-        )
-    return pure
-
-
-def _run(work: Work, root: Path) -> JobStatus:
+def _run(work: Work, root: Path, more: dict[str, str]) -> JobStatus:
     started = time.monotonic()
     clean = _clean(work)
-    environment = {**environment_of(work.name, work.environment, work.secrets), "PYTHONPATH": str(root), "PWD": str(root)}
+    environment = {
+        **environment_of(work.name, work.environment, work.secrets),
+        "PYTHONPATH": str(root),
+        "PWD": str(root),
+        **more,
+    }
 
     def sink(stream: str, line: bytes) -> None:
         sys.stderr.write(clean(line.decode("utf-8", errors="replace")))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from autoglm_ops.contracts.cluster import Resources
+from autoglm_ops.contracts.placement import KubernetesPlace
 from autoglm_ops.contracts.slurm import SlurmPlace
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -243,15 +245,6 @@ class Tracking(Section):
     experiment: str = "autoglm"
 
 
-class NodeResources(Section):
-    nodes: int = Field(default=1, ge=1, le=1024)
-    gpus: int = Field(default=0, ge=0, le=64)
-    """Per node."""
-    cpu: Positive | None = None
-    memory_gib: Positive | None = None
-    """Null leaves it to the cluster's default, here and above."""
-
-
 Away = Literal["validate", "prepare", "tokenize", "plan", "tune", "train", "evaluate", "gate", "report"]
 
 
@@ -269,12 +262,31 @@ class Cluster(Section):
     priority: Literal["low", "normal", "high"] = "normal"
     image: str | None = None
     """What jobs run in: the trainer image (docker/trainer.Dockerfile), by digest or tag."""
-    resources: NodeResources = NodeResources()
+    resources: Resources = Resources()
     environment: dict[str, str] = {}
     """For jobs; no secrets here, they are named below."""
     secrets: tuple[str, ...] = ()
     """Environment variables that hold secrets: taken from this process, or from the cluster's own secret of the team."""
+    kubernetes: KubernetesPlace = KubernetesPlace()
     slurm: SlurmPlace = SlurmPlace()
+    teams: dict[str, dict[str, Any]] = {}
+    """Team -> what is different for it: any of resources, priority, image, environment, secrets, kubernetes and slurm."""
+
+    @model_validator(mode="after")
+    def _teams_are_settings(self) -> Cluster:
+        for team in self.teams:
+            self.of_team(team)
+        return self
+
+    def of_team(self, team: str) -> Cluster:
+        """These settings as they are for `team`. Raises ValueError for a key that is not among those above."""
+        own = self.teams.get(team, {})
+        if unknown := own.keys() - {"resources", "priority", "image", "environment", "secrets", "kubernetes", "slurm"}:
+            raise ValueError(f"teams.{team} may not set {sorted(unknown)[0]!r}")
+        tree = self.model_dump(exclude={"teams"})
+        for key, value in own.items():
+            tree[key] = {**tree[key], **value} if isinstance(value, dict) and isinstance(tree[key], dict) else value
+        return Cluster.model_validate({**tree, "team": team})
 
 
 class Serving(Section):

@@ -37,12 +37,12 @@ def launch(root: Path, name: str, settings: Settings) -> JobStatus:
 
     Raises SettingsError, Refused (quota, image, secret), Tampered (what came back is not what the record says) or TryAgain.
     """
-    spec = graph.find(name)
+    spec, settings = graph.find(name), settings.model_copy(update={"cluster": settings.cluster.of_team(settings.cluster.team)})
     store, uri = _store(root, settings)
     attempt = runner.attempts(root, name) + 1
     runner.completion_path(root, name).unlink(missing_ok=True)
     started = time.time()
-    work = _work(root, spec, settings, store)
+    work = work_of(root, name, settings, store)
     launcher, python = launchers.open_launcher(settings)
     status = run_work(work, _job(spec, settings, uri), launcher, store, python)
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=root / "out") as folder:
@@ -57,8 +57,9 @@ def _store(root: Path, settings: Settings) -> tuple[Store, str]:
     return open_store(uri, home), uri
 
 
-def _work(root: Path, spec: Spec, settings: Settings, store: Store) -> Work:
-    cluster = settings.cluster
+def work_of(root: Path, name: str, settings: Settings, store: Store) -> Work:
+    """What the job of stage `name` is told, its inputs in the store. The same workspace gives the same, and so the same key."""
+    spec, cluster = graph.find(name), settings.cluster
     inputs = {f"out/{name}": store.put(root / "out" / name) for name in spec.after if graph.find(name).dvc}
     inputs |= _named_folders(root, spec, settings, store)
     with tempfile.TemporaryDirectory(prefix="autoglm-bundle-") as folder:
@@ -72,7 +73,7 @@ def _work(root: Path, spec: Spec, settings: Settings, store: Store) -> Work:
         environment={"OMP_NUM_THREADS": "1", **cluster.environment, **_store_setting(settings)},
         secrets=cluster.secrets,
         deadline_seconds=cluster.deadline_seconds,
-        nodes=cluster.resources.nodes,
+        nodes=_resources(spec, settings).nodes,
     )
 
 
@@ -117,13 +118,19 @@ def _job(spec: Spec, settings: Settings, uri: str) -> JobSpec:
         command=(),
         deadline_seconds=cluster.deadline_seconds + cluster.start_seconds,
         image=cluster.image,
-        resources=Resources(**cluster.resources.model_dump()),
+        resources=_resources(spec, settings),
         environment=cluster.environment,
         secrets=cluster.secrets,
         team=cluster.team,
         priority=cluster.priority,
         store=uri,
     )
+
+
+def _resources(spec: Spec, settings: Settings) -> Resources:
+    """Only `train` has ranks to spread over nodes."""
+    asked = settings.cluster.resources
+    return asked if spec.name == "train" else asked.model_copy(update={"nodes": 1})
 
 
 def _take(root: Path, spec: Spec, status: JobStatus, store: Store, staged: Path) -> None:

@@ -11,7 +11,7 @@ from autoglm_ops.settings import Settings
 
 BACKENDS = Catalog(
     "cluster.backend",
-    {"local": "autoglm_ops.stages.launchers:local", "slurm": "autoglm_ops.stages.launchers:slurm"},
+    {name: f"autoglm_ops.stages.launchers:{name}" for name in ("local", "kubernetes", "slurm")},
 )
 
 
@@ -31,3 +31,10 @@ def slurm(settings: Settings) -> tuple[Launcher, str]:
 
     cluster = settings.cluster
     return SlurmLauncher(cluster.slurm), cluster.slurm.python or ("python" if cluster.image else sys.executable)
+
+
+def kubernetes(settings: Settings) -> tuple[Launcher, str]:
+    from autoglm_ops.cluster.kubernetes import KubernetesLauncher
+
+    cluster = settings.cluster
+    return KubernetesLauncher(cluster.kubernetes, cluster.start_seconds), cluster.kubernetes.python
