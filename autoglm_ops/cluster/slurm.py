@@ -20,7 +20,7 @@ from autoglm_ops.cluster.process import MAX_LINE, Sink
 from autoglm_ops.cluster.slurm_state import CANCELLED, Seat, status
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen
 from autoglm_ops.contracts.slurm import SlurmPlace
-from autoglm_ops.errors import BudgetSpent, Refused, TryAgain
+from autoglm_ops.errors import BudgetSpent, TryAgain
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def _ended_by_us(job: JobSpec, seat: Seat, stop: _Stop, seconds: float) -> JobSt
     if stop.stopped:
         return JobStatus(state="cancelled", exit=CANCELLED, seconds=seconds, reason="cancelled: a signal asked for its end")
     if seat.hopeless is not None:
-        return JobStatus(state="refused", exit=Refused.exit_code, seconds=seconds, reason=seat.hopeless)
+        return JobStatus(state="refused", exit=seat.hopeless_exit, seconds=seconds, reason=seat.hopeless)
     if job.deadline_seconds is None or time.time() < seat.submitted + job.deadline_seconds:
         return None
     said = (

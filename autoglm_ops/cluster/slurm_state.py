@@ -16,6 +16,7 @@ _RUNNING = {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIG
 _LOST = {"NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED"}
 _NEVER = {
     "PartitionNodeLimit": "the partition has not so many nodes, or none with what is asked for",
+    "PartitionConfig": "the partition has not so many nodes, or none with what is asked for",
     "PartitionTimeLimit": "the partition ends jobs sooner than cluster.deadline_seconds",
     "BadConstraints": "no node has what is asked for",
     "InvalidAccount": "cluster.slurm.account is not valid",
@@ -28,6 +29,7 @@ _NEVER = {
     "QOSMaxWallDurationPerJobLimit": "cluster.deadline_seconds is over the limit of cluster.slurm.qos",
 }
 """Reasons for waiting that no waiting ends. Others, such as Resources, Priority or a quota in use, do end."""
+_PERHAPS_LATER = {"PartitionConfig", "PartitionNodeLimit"}  # also while nodes are away for repair
 _FIELD = re.compile(r"(?:^| )([A-Za-z]+)=(\S*)")
 
 
@@ -52,9 +54,13 @@ class Seat(NamedTuple):
 
     @property
     def hopeless(self) -> str | None:
-        """Why it will never start, or None."""
+        """Why it will not start, or None."""
         said = _NEVER.get(self.why) if self.seen == "pending" else None
         return None if said is None else f"unschedulable: Slurm says {self.why}: {said}"
+
+    @property
+    def hopeless_exit(self) -> int:
+        return TryAgain.exit_code if self.why in _PERHAPS_LATER else Refused.exit_code
 
 
 def parse(text: str) -> Seat:

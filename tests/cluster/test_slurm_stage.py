@@ -11,28 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from train_workspace import tuned, workspace
+from away_workspace import prepared
+from two_nodes import cannot, two_nodes
 
 from autoglm_ops.contracts.record import Completion, digest_tree
 from autoglm_ops.stages.runs import launch
 
 there = bool(os.environ.get("SLURM_CONF")) and shutil.which("sbatch") is not None
 pytestmark = pytest.mark.skipif(not there, reason="no Slurm: set SLURM_CONF (and have sbatch) to test the Slurm launcher")
-PACKAGE = Path(__file__).parents[2] / "autoglm_ops"
 
 
-def ready(root: Path, backend: str) -> Path:
-    """A workspace whose next stage is `train`, with the code a job needs, as a run's clone has it."""
-    cluster = {
-        "backend": backend,
-        "stages": ["train"],
-        "deadline_seconds": 280,
-        "resources": {"gpus": 1},
-        "slurm": {"logs": str(root / "logs")},
-    }
-    tuned(workspace(root, train={"epochs": 16, "evaluations": 8}, cluster=cluster))
-    shutil.copytree(PACKAGE, root / "autoglm_ops", ignore=shutil.ignore_patterns("__pycache__"))
-    return root
+def ready(root: Path, backend: str, **more: object) -> Path:
+    """A workspace whose next stage is `train`; long enough to be interrupted."""
+    place = {"logs": str(root / "logs")}
+    return prepared(root, 16, backend=backend, stages=["train"], deadline_seconds=280, slurm=place, **more)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +36,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_the_bytes_are_those_of_a_local_run(here: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    root = ready(tmp_path / "w", "slurm")
+    root = ready(tmp_path / "w", "slurm", resources={"gpus": 1})
     completion = launch(root, "train")
     assert digest_tree(root / "out" / "train") == here
     assert (completion.exit, completion.stage) == (0, "train")
@@ -52,7 +44,7 @@ def test_the_bytes_are_those_of_a_local_run(here: dict[str, str], tmp_path: Path
 
 
 def test_a_requeued_job_continues_and_ends_with_the_same_bytes(here: dict[str, str], tmp_path: Path) -> None:
-    root = ready(tmp_path / "w", "slurm")
+    root = ready(tmp_path / "w", "slurm", resources={"gpus": 1})
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(launch, root, "train")
         notes = root / ".autoglm" / "store" / "notes"
@@ -64,6 +56,20 @@ def test_a_requeued_job_continues_and_ends_with_the_same_bytes(here: dict[str, s
         completion: Completion = running.result(timeout=280)
     assert digest_tree(root / "out" / "train") == here
     assert completion.measured["resumed_at_step"] > 0
+
+
+@pytest.mark.skipif(bool(cannot()), reason=str(cannot()))
+def test_two_nodes_of_one_rank_each_give_the_same_bytes(
+    here: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """srun starts the wrapper on each node; they meet at rank 0's address, which the store holds."""
+    (tmp_path / "slurm").mkdir()
+    with two_nodes(tmp_path / "slurm") as conf:
+        monkeypatch.setenv("SLURM_CONF", str(conf))
+        root = ready(tmp_path / "w", "slurm", resources={"nodes": 2}, environment={"GLOO_SOCKET_IFNAME": "lo"})
+        launch(root, "train")
+    assert digest_tree(root / "out" / "train") == here
+    assert "node 1 of 2: the model is with node 0" in capfd.readouterr().err
 
 
 def hurry(number: str) -> bool:
