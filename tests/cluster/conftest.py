@@ -7,7 +7,6 @@ from the host, in an image that has nothing of its own; that needs a cluster who
 from __future__ import annotations
 
 import os
-import site
 import sys
 import time
 import uuid
@@ -17,14 +16,17 @@ from typing import Any
 
 import pytest
 
+from autoglm_ops.cluster import kubernetes
+
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests" / name) for name in ("contracts", "integration")]
+sys.path[:0] = [str(ROOT / "tests" / name) for name in ("contracts", "integration", "cluster/mounting")]
+import mounting  # noqa: E402
+
 IMAGE = os.environ.get("AUTOGLM_TEST_IMAGE", "")
 BARE = os.environ.get("AUTOGLM_BARE_IMAGE", "localhost/pause:1")
 HOST = os.environ.get("AUTOGLM_POD_HOST", "10.244.0.1")
 """Where a pod reaches this machine."""
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "BENCH_SECRET")
-Manifest = dict[str, Any]
 
 
 @pytest.fixture(scope="session")
@@ -38,22 +40,10 @@ def core() -> Any:
     return client.CoreV1Api()
 
 
-def mounted(manifest: Manifest) -> Manifest:
-    """The pod with this machine's interpreter, packages and checkout in it, all read-only."""
-    if IMAGE:
-        return manifest
-    python = Path(sys.executable).resolve().parents[1]
-    system = [path for name in ("usr", "bin", "lib", "lib64", "etc/ssl") if (path := Path("/") / name).exists()]
-    folders = dict.fromkeys([*system, python, Path(sys.prefix), ROOT, *map(Path, site.getsitepackages())])
-    tops = [one for one in folders if not any(one != other and one.is_relative_to(other) for other in folders)]
-    spec = manifest["spec"]
-    [container] = spec["containers"]
-    for at, folder in enumerate(tops):
-        spec["volumes"].append({"name": f"host-{at}", "hostPath": {"path": str(folder.resolve()), "type": "Directory"}})
-        container["volumeMounts"].append({"name": f"host-{at}", "mountPath": str(folder), "readOnly": True})
-    path = os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"])
-    container["env"] += [{"name": "PATH", "value": path}, {"name": "PYTHONPATH", "value": str(ROOT)}]
-    return manifest
+@pytest.fixture(autouse=True)
+def _pods_find_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not IMAGE:
+        monkeypatch.setattr(kubernetes, "pods", mounting.pods)
 
 
 @pytest.fixture(scope="session")

@@ -20,14 +20,14 @@ from autoglm_ops.cluster.kubernetes import KubernetesLauncher
 from autoglm_ops.contracts.cluster import JobSpec, Resources
 from autoglm_ops.contracts.placement import KubernetesPlace
 from autoglm_ops.store import open_store
-from conftest import BARE, IMAGE, SECRETS, mounted, wait_for
+from conftest import BARE, IMAGE, SECRETS, wait_for
 
 
 @pytest.fixture
 def bench(namespace: str, s3: str, plain: dict[str, str], tmp_path: Path) -> Bench:
     where = KubernetesPlace(namespace=namespace, images=(IMAGE or BARE,), secret="team-keys")
     job = JOB.model_copy(update={"image": IMAGE or BARE, "environment": plain, "secrets": SECRETS})
-    return Bench(KubernetesLauncher(where, 20.0, mounted), open_store(s3, tmp_path), s3, "python", tmp_path, job)
+    return Bench(KubernetesLauncher(where, 20.0), open_store(s3, tmp_path), s3, "python", tmp_path, job)
 
 
 class TestKubernetesLauncher(LauncherContract):
@@ -60,7 +60,7 @@ def test_a_taint_keeps_an_untolerated_job_away_and_lets_a_tolerated_one_in(bench
         assert (status.state, status.exit) == ("refused", 75) and "taint {autoglm-test: vision}" in status.reason
         toleration = {"key": "autoglm-test", "operator": "Equal", "value": "vision", "effect": "NoSchedule"}
         where = KubernetesPlace(namespace=namespace, images=(IMAGE or BARE,), secret="team-keys", tolerations=(toleration,))
-        tolerated = Bench(KubernetesLauncher(where, 60.0, mounted), bench.store, bench.uri, "python", bench.folder, bench.job)
+        tolerated = Bench(KubernetesLauncher(where, 60.0), bench.store, bench.uri, "python", bench.folder, bench.job)
         assert tolerated.run(work("")).exit == 0
     finally:
         core.patch_node(node.metadata.name, {"spec": {"taints": None}})
@@ -108,7 +108,7 @@ def test_an_image_without_the_package_fails_and_says_so(bench: Bench, namespace:
 
 def test_a_missing_secret_is_named(bench: Bench, namespace: str) -> None:
     where = KubernetesPlace(namespace=namespace, images=(IMAGE or BARE,), secret="nobodys-keys")
-    other = Bench(KubernetesLauncher(where, 6.0, mounted), bench.store, bench.uri, "python", bench.folder, bench.job)
+    other = Bench(KubernetesLauncher(where, 6.0), bench.store, bench.uri, "python", bench.folder, bench.job)
     status = other.run(work(""))
     assert (status.state, status.exit) == ("refused", 2) and 'secret "nobodys-keys" not found' in status.reason
 
@@ -127,7 +127,9 @@ def test_a_launcher_that_died_finds_its_pod_again(bench: Bench, core: Any, names
     script.write_text(
         textwrap.dedent(f"""
         import sys; sys.path[:0] = {sys.path!r}
-        from conftest import mounted
+        import conftest, mounting
+        from autoglm_ops.cluster import kubernetes
+        kubernetes.pods = kubernetes.pods if conftest.IMAGE else mounting.pods
         from launcher_contract import Bench, JobSpec, Work
         from autoglm_ops.cluster.kubernetes import KubernetesLauncher
         from autoglm_ops.contracts.placement import KubernetesPlace
@@ -135,7 +137,7 @@ def test_a_launcher_that_died_finds_its_pod_again(bench: Bench, core: Any, names
         from pathlib import Path
         where = KubernetesPlace(namespace={namespace!r}, images=({IMAGE or BARE!r},), secret="team-keys")
         job = JobSpec.model_validate_json({bench.job.model_dump_json()!r})
-        Bench(KubernetesLauncher(where, 60.0, mounted), open_store({bench.uri!r}, Path(".")), {bench.uri!r}, "python", Path("."), job).run(
+        Bench(KubernetesLauncher(where, 60.0), open_store({bench.uri!r}, Path(".")), {bench.uri!r}, "python", Path("."), job).run(
             Work.model_validate_json({slow.model_dump_json()!r}))
         """)
     )
