@@ -76,6 +76,7 @@ class Keeper:
             log.warning("%s could not be kept for another attempt: %s", newest.name, error)
             return
         self._known.update(new)
+        log.info("%s is kept for another attempt", newest.name)
 
     def _found(self) -> list[Path]:
         return [path for pattern in self._patterns for path in self._root.glob(pattern) if path.is_dir()]

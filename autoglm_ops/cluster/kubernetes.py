@@ -37,15 +37,10 @@ Sink = Callable[[str, bytes], None]
 
 
 class KubernetesLauncher:
-    """start_seconds: how long a pod may wait for its place. altered: what is done to each manifest before it is sent (tests mount their code)."""
+    """start_seconds: how long a pod may wait for its place."""
 
-    def __init__(
-        self,
-        place: KubernetesPlace,
-        start_seconds: float = 600.0,
-        altered: Callable[[Manifest], Manifest] = lambda manifest: manifest,
-    ) -> None:
-        self._place, self._start, self._altered = place, start_seconds, altered
+    def __init__(self, place: KubernetesPlace, start_seconds: float = 600.0) -> None:
+        self._place, self._start = place, start_seconds
         self._core = _connect(place.context)
 
     def run(self, job: JobSpec) -> JobStatus:
@@ -60,7 +55,7 @@ class KubernetesLauncher:
 
     def submit(self, job: JobSpec) -> None:
         """Create the pods that are not there. Raises Refused or TryAgain when the cluster does not take them, UsageError for a bad spec."""
-        manifests = [self._altered(manifest) for manifest in pods(job, self._place)]
+        manifests = pods(job, self._place)
         there = {pod["metadata"]["name"] for pod in self._pods(job)}
         self._remove_older(job)
         missing = [manifest for manifest in manifests if manifest["metadata"]["name"] not in there]
@@ -92,7 +87,7 @@ class KubernetesLauncher:
 
     def quota(self, job: JobSpec) -> list[str]:
         """Which ResourceQuotas of the namespace the job would break, each with request, use and limit."""
-        return self._over([self._altered(manifest) for manifest in pods(job, self._place)])
+        return self._over(pods(job, self._place))
 
     def sweep(self, wanted: Callable[[str, int], bool]) -> list[str]:
         """Remove pods of ours that nobody follows: ended ones, and those that `wanted(key label, attempt)` does not want. Returns their names."""

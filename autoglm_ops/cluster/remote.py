@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from autoglm_ops import logs
 from autoglm_ops.cluster import exchange, keeping
@@ -157,7 +159,13 @@ def _refuse_secrets(folder: Path, work: Work) -> None:
                 )
 
 
+def _leave(number: int, frame: FrameType | None) -> None:
+    """The first process of a container does not die of SIGTERM by itself."""
+    sys.exit(CANCELLED)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _leave)
     logs.configure()
     try:
         sys.exit(main(sys.argv[1]))
