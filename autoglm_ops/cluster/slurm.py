@@ -16,8 +16,8 @@ from pathlib import Path
 
 from autoglm_ops.cluster import slurm_batch, slurm_commands
 from autoglm_ops.cluster.local import on_signals, sink_of
-from autoglm_ops.cluster.process import MAX_LINE, Sink
 from autoglm_ops.cluster.slurm_state import CANCELLED, Seat, status
+from autoglm_ops.cluster.tail import Tail
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen
 from autoglm_ops.contracts.slurm import SlurmPlace
 from autoglm_ops.errors import BudgetSpent, TryAgain
@@ -174,38 +174,3 @@ def _ended_by_us(job: JobSpec, seat: Seat, stop: _Stop, seconds: float) -> JobSt
 def _unknown(job: JobSpec, seconds: float) -> JobStatus:
     reason = f"lost: Slurm knows no job {job.handle} (any more); it is tried again"
     return JobStatus(state="lost", exit=TryAgain.exit_code, seconds=seconds, reason=reason)
-
-
-class Tail:
-    """A growing file, line by line. One that is not there yet is empty."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.seen = path, False
-        self._at, self._rest = 0, b""
-
-    def forward(self, sink: Sink) -> None:
-        """What was added since the last time, in whole lines."""
-        try:
-            with self.path.open("rb") as file:
-                self.seen = True
-                file.seek(self._at)
-                while piece := file.read(MAX_LINE):
-                    self._at += len(piece)
-                    self._give(piece, sink)
-        except FileNotFoundError:
-            return
-
-    def finish(self, sink: Sink) -> None:
-        """All that is left, its last line whole or not."""
-        self.forward(sink)
-        if self._rest:
-            sink("stdout", self._rest)
-            self._rest = b""
-
-    def _give(self, piece: bytes, sink: Sink) -> None:
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        for line in lines:
-            sink("stdout", line + b"\n")
-        if len(self._rest) >= MAX_LINE:
-            sink("stdout", self._rest)
-            self._rest = b""

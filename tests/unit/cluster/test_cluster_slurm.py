@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm_ops.cluster import slurm_batch, slurm_commands
-from autoglm_ops.cluster.slurm import SlurmLauncher, Tail
+from autoglm_ops.cluster.slurm import SlurmLauncher
 from autoglm_ops.cluster.slurm_state import parse, status
+from autoglm_ops.cluster.tail import Tail
 from autoglm_ops.contracts.cluster import JobSpec, Resources
 from autoglm_ops.contracts.slurm import SlurmPlace
 from autoglm_ops.errors import Refused, TryAgain, UsageError
