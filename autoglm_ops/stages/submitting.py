@@ -126,7 +126,7 @@ def standing(ident: str, home: Path) -> Standing:
         output = folder / "output"
         said = ended.model_dump(include={"state", "exit", "reason", "seconds"})
         return _standing(record, output=str(output) if output.is_dir() else None, **said)
-    return _standing(record, state=_going(record, folder, settings))
+    return _standing(record, state=_going(record, folder, settings, home))
 
 
 def cancel(ident: str, home: Path) -> Standing:
@@ -251,10 +251,14 @@ def _ended(record: Submitted, folder: Path, settings: Settings, home: Path) -> J
     return status
 
 
-def _going(record: Submitted, folder: Path, settings: Settings) -> str:
+def _going(record: Submitted, folder: Path, settings: Settings, home: Path) -> str:
+    """Whoever asks for a job on a cluster that has lost its keeper gives it a new one: its log and its output are to come here."""
     launcher, _ = launchers.open_launcher(settings)
     seen = launcher.look(record.job)
     if seen in ("pending", "running"):
+        if not _is_kept(folder):
+            Path(record.log).unlink(missing_ok=True)
+            _start_keeper(record, folder, home)
         return seen
     return "running" if _is_kept(folder) else "lost"
 
