@@ -27,7 +27,7 @@ class TrainOnKubernetes(StageOperator, KubernetesPodOperator):
         kwargs = {"durable": True, "random_name_suffix": False, "on_finish_action": "delete_pod", **kwargs}
         super().__init__(
             stage=stage, base_container_name=CONTAINER, config_file=os.environ.get("KUBECONFIG"), startup_timeout_seconds=600,
-            log_events_on_failure=True, do_xcom_push=False, **kwargs,
+            log_events_on_failure=True, do_xcom_push=False, termination_message_policy="FallbackToLogsOnError", **kwargs,
         )  # fmt: skip
 
     def execute(self, context: Any) -> Any:
