@@ -55,14 +55,21 @@ class KubernetesLauncher:
 
     def submit(self, job: JobSpec) -> None:
         """Create the pods that are not there. Raises Refused or TryAgain when the cluster does not take them, UsageError for a bad spec."""
+        for manifest in self.prepare(job):
+            self._create(manifest)
+
+    def prepare(self, job: JobSpec) -> list[Manifest]:
+        """The manifests of the job's pods, once room for those that are not there is seen to be, and the pods of older attempts are gone.
+
+        Raises as `submit` does.
+        """
         manifests = pods(job, self._place)
         there = {pod["metadata"]["name"] for pod in self._pods(job)}
         self._remove_older(job)
         missing = [manifest for manifest in manifests if manifest["metadata"]["name"] not in there]
         if missing:
             self._check_quota(job, missing)
-        for manifest in missing:
-            self._create(manifest)
+        return manifests
 
     def look(self, job: JobSpec) -> Seen:
         """The state of the pod of rank 0."""
@@ -84,10 +91,6 @@ class KubernetesLauncher:
         for name in found:
             self._delete(name)
         return bool(found)
-
-    def quota(self, job: JobSpec) -> list[str]:
-        """Which ResourceQuotas of the namespace the job would break, each with request, use and limit."""
-        return self._over(pods(job, self._place))
 
     def sweep(self, wanted: Callable[[str, int], bool]) -> list[str]:
         """Remove pods of ours that nobody follows: ended ones, and those that `wanted(key label, attempt)` does not want. Returns their names."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autoglm_ops.cluster.dispatch import run_work
-from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Resources, Store, Work
+from autoglm_ops.cluster import exchange
+from autoglm_ops.cluster.dispatch import answer, place
+from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Launcher, Resources, Store, Work
 from autoglm_ops.contracts.record import Completion
 from autoglm_ops.errors import SettingsError, Tampered
 from autoglm_ops.settings import Settings
@@ -32,22 +34,64 @@ def is_away(name: str, settings: Settings) -> bool:
     return name in cluster.stages and (cluster.backend != "local" or cluster.rehearse)
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A stage's work with its place and attempt, not yet started."""
+
+    spec: Spec
+    settings: Settings
+    store: Store
+    launcher: Launcher
+    job: JobSpec
+
+
+def send(root: Path, name: str, settings: Settings) -> Sent:
+    """Put what stage `name` reads into the store, and take the attempt that is on its way or the next one.
+
+    Raises SettingsError, Refused or TryAgain.
+    """
+    sent, work, python = _described(root, name, settings)
+    return replace(sent, job=place(work, sent.job, sent.launcher, sent.store, python))
+
+
+def latest(root: Path, name: str, settings: Settings) -> Sent:
+    """The attempt that `send` took last."""
+    sent, work, _ = _described(root, name, settings)
+    key = exchange.describe(sent.store, work)
+    return replace(sent, job=sent.job.model_copy(update={"key": key, "attempt": exchange.newest(sent.store, key)}))
+
+
+def _described(root: Path, name: str, settings: Settings) -> tuple[Sent, Work, str]:
+    settings = settings.model_copy(update={"cluster": settings.cluster.of_team(settings.cluster.team)})
+    spec = graph.find(name)
+    store, uri = _store(root, settings)
+    launcher, python = launchers.open_launcher(settings)
+    return Sent(spec, settings, store, launcher, _job(spec, settings, uri)), work_of(root, name, settings, store), python
+
+
 def launch(root: Path, name: str, settings: Settings) -> JobStatus:
     """Run stage `name` where `cluster` says, and take over what it left: out/NAME, completed/NAME.json, refused/NAME.
 
     Raises SettingsError, Refused (quota, image, secret), Tampered (what came back is not what the record says) or TryAgain.
     """
-    spec, settings = graph.find(name), settings.model_copy(update={"cluster": settings.cluster.of_team(settings.cluster.team)})
-    store, uri = _store(root, settings)
-    attempt = runner.attempts(root, name) + 1
-    runner.completion_path(root, name).unlink(missing_ok=True)
     started = time.time()
-    work = work_of(root, name, settings, store)
-    launcher, python = launchers.open_launcher(settings)
-    status = run_work(work, _job(spec, settings, uri), launcher, store, python)
-    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=root / "out") as folder:
-        _take(root, spec, status, store, Path(folder))
-    _record(root, spec, status, attempt, started)
+    sent = send(root, name, settings)
+    done = exchange.finished(sent.store, sent.job.key or "")
+    said = JobStatus(state="succeeded", exit=0, seconds=0) if done else sent.launcher.run(sent.job)
+    return take(root, sent, said, started)
+
+
+def take(root: Path, sent: Sent, said: JobStatus, started: float) -> JobStatus:
+    """Take over what the attempt left, or write down why there is nothing. `said` is how the launcher saw it end.
+
+    Raises Tampered: what came back is not what the record says.
+    """
+    attempt = runner.attempts(root, sent.spec.name) + 1
+    runner.completion_path(root, sent.spec.name).unlink(missing_ok=True)
+    status = answer(sent.job, said, sent.store)
+    with tempfile.TemporaryDirectory(prefix=f".{sent.spec.name}.", dir=root / "out") as folder:
+        _take(root, sent.spec, status, sent.store, Path(folder))
+    _record(root, sent.spec, status, attempt, started)
     return status
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from pod_standard import restricted
 
 from autoglm_ops.cluster.pod import pods
 from autoglm_ops.contracts.cluster import JobSpec, Resources
@@ -26,23 +27,6 @@ def job(**more: Any) -> JobSpec:
         "image": "localhost/trainer:1",
     }
     return JobSpec(**{**base, "store": "s3://models/x", **more})
-
-
-def restricted(pod: dict[str, Any]) -> list[str]:
-    """What the Pod Security Standard "restricted" has against a pod (kubernetes.io, pod-security-standards)."""
-    spec, wrong = pod["spec"], []
-    for key in ("hostNetwork", "hostPID", "hostIPC"):
-        wrong += [key] if spec.get(key) else []
-    kinds = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
-    wrong += [f"volume {volume}" for volume in spec.get("volumes", ()) if not (volume.keys() - {"name"}) <= kinds]
-    for container in (*spec["containers"], *spec.get("initContainers", ())):
-        own = {**spec.get("securityContext", {}), **container.get("securityContext", {})}
-        wrong += [] if own.get("allowPrivilegeEscalation") is False and not own.get("privileged") else ["privilege"]
-        wrong += [] if own.get("runAsNonRoot") is True and own.get("runAsUser", 0) != 0 else ["root"]
-        wrong += [] if own.get("capabilities") == {"drop": ["ALL"]} else ["capabilities"]
-        wrong += [] if own.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost") else ["seccomp"]
-        wrong += [f"port {port}" for port in container.get("ports", ()) if port.get("hostPort")]
-    return wrong
 
 
 def hostile() -> list[str]:
