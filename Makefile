@@ -75,6 +75,17 @@ lock: install ## resolve pyproject.toml into requirements.lock (torch and what o
 	@uv pip compile pyproject.toml --quiet --all-extras --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  $(foreach name,torch $(shell grep -oE '^(nvidia|cuda|triton)[a-z0-9-]*' requirements.lock),--no-emit-package $(name)) -o requirements.lock
 	@names=$$(grep -oE '^(nvidia|cuda|triton)[a-z0-9-]*' requirements.lock); test -z "$$names" || $(MAKE) lock
+	@$(MAKE) --no-print-directory docker/trainer.lock docker/airflow.lock
+
+# What an image installs: the same versions and hashes as requirements.lock, of the extras it needs.
+EXTRAS_trainer := train tune evaluate store
+EXTRAS_airflow := airflow data evaluate track versioning store
+.PHONY: docker/trainer.lock docker/airflow.lock
+docker/trainer.lock docker/airflow.lock: docker/%.lock:
+	@compile() { uv pip compile pyproject.toml --quiet $(foreach extra,$(EXTRAS_$*),--extra $(extra)) --constraint requirements.lock \
+	  --generate-hashes --no-emit-index-url --no-header --python-version 3.11 "$$@"; }; \
+	left_out=$$(compile | grep -oE '^(nvidia|cuda|triton)[a-z0-9-]*'); \
+	compile $$(for name in torch $$left_out; do echo --no-emit-package $$name; done) -o $@
 
 clean: ## remove what runs left (.autoglm, out); packages stay
 	@rm -rf .autoglm out completed refused inputs/*.json dvc.lock

@@ -104,6 +104,18 @@ def execute(run: Run, stage: Annotated[str, typer.Argument(help="The stage to ru
 
 
 @app.command()
+def send(run: Run, stage: Annotated[str, typer.Argument(help="The stage to make ready for a pod.")]) -> None:
+    """Put what a stage reads into the store, and print the pod that runs it; none when it needs no pod. `take` comes after."""
+    print(runs.send(run, stage, home()).model_dump_json())
+
+
+@app.command()
+def take(run: Run, stage: Annotated[str, typer.Argument(help="The stage whose pod has ended.")]) -> None:
+    """Take over what the pod of `send` left, as `exec` does. Prints its completion record as JSON."""
+    show_json(runs.execute(run, stage, home(), by=runs.take).model_dump(mode="json"))
+
+
+@app.command()
 def close(run: Run) -> None:
     """Commit a finished run, push its branch and its data, tag its model. Prints JSON."""
     show_json(runs.close_run(run, home()).model_dump(mode="json"))

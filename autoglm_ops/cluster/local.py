@@ -8,15 +8,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
+from autoglm_ops.cluster.limits import limits_of
 from autoglm_ops.cluster.process import ChildProcess
-from autoglm_ops.contracts.cluster import JobSpec, JobStatus
-from autoglm_ops.errors import BudgetSpent, UsageError
+from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen
+from autoglm_ops.errors import BudgetSpent, Refused, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -32,23 +33,45 @@ class LocalLauncher:
 
     def run(self, job: JobSpec) -> JobStatus:
         """Run `job` to its end. Raises UsageError when it cannot start: no such command or folder, or a named secret is not set."""
+        if job.resources.nodes > 1:
+            raise UsageError(
+                f"job {job.name} asks for {job.resources.nodes} nodes and this machine is one; set cluster.backend, or 1 node"
+            )
         started = time.monotonic()
-        environment = _environment(job)
-        with _sink(job) as sink:
-            child = ChildProcess(job.command, cwd=Path(job.workdir), environment=environment, sink=sink, grace=self._grace)
-            with _stopped_by_signals(child):
+        environment = environment_of(job.name, job.surroundings, job.secrets)
+        with sink_of(job) as sink:
+            child = ChildProcess(
+                job.command, cwd=Path(job.workdir), environment=environment, sink=sink, grace=self._grace,
+                limits=limits_of(job.resources),
+            )  # fmt: skip
+            with stopped_by_signals(child):
                 code = child.wait(job.deadline_seconds)
-        status = _status(job, code, child.stopped, round(time.monotonic() - started, 3))
+        seconds = round(time.monotonic() - started, 3)
+        if child.outgrew:
+            status = _outgrew(job, child.outgrew, seconds)
+        else:
+            status = ended_status(job.deadline_seconds, code, child.stopped, seconds)
         if status.state != "succeeded":
             log.warning("job %s: %s: %s", job.name, status.state, status.reason)
         return status
 
+    def look(self, job: JobSpec) -> Seen:
+        """Always absent: a job of this launcher ends with it."""
+        return "absent"
 
-def _status(job: JobSpec, code: int | None, stopped: bool, seconds: float) -> JobStatus:
+
+def _outgrew(job: JobSpec, held: int, seconds: float) -> JobStatus:
+    reason = (
+        f"out-of-memory: its processes held {held / 2**30:.2f} GiB and may hold {job.resources.memory_gib:g}; raise "
+        "cluster.resources.memory_gib, or give it less work"
+    )
+    return JobStatus(state="lost", exit=Refused.exit_code, seconds=seconds, reason=reason)
+
+
+def ended_status(deadline: float | None, code: int | None, stopped: bool, seconds: float) -> JobStatus:
+    """What a child's end means. `code` None: `deadline` seconds were over; `stopped`: a signal asked for it."""
     if code is None:
-        reason = (
-            f"deadline: still running after {job.deadline_seconds:g} s; raise cluster.deadline_seconds, or give it less work"
-        )
+        reason = f"deadline: still running after {deadline:g} s; raise cluster.deadline_seconds, or give it less work"
         return JobStatus(state="deadline", exit=BudgetSpent.exit_code, seconds=seconds, reason=reason)
     if stopped:
         return JobStatus(state="cancelled", exit=CANCELLED, seconds=seconds, reason="cancelled: a signal asked for its end")
@@ -69,14 +92,14 @@ def explain_exit(code: int) -> str:
     return f"signal: it was ended by {name}{hint}"
 
 
-def _environment(job: JobSpec) -> dict[str, str]:
+def environment_of(name: str, environment: Mapping[str, str], secrets: Sequence[str]) -> dict[str, str]:
     """Ours, with the job's laid over it. Secrets come from ours, so that no record ever holds one."""
-    missing = [name for name in job.secrets if name not in os.environ]
+    missing = [secret for secret in secrets if secret not in os.environ]
     if missing:
         raise UsageError(
-            f"job {job.name} needs the secret {missing[0]}: set it in the environment of the process that launches jobs"
+            f"job {name} needs the secret {missing[0]}: set it in the environment of the process that launches jobs"
         )
-    return {**os.environ, **job.environment}
+    return {**os.environ, **environment}
 
 
 class _Tee:
@@ -96,22 +119,28 @@ class _Tee:
 
 
 @contextmanager
-def _sink(job: JobSpec) -> Iterator[_Tee]:
+def sink_of(job: JobSpec) -> Iterator[_Tee]:
+    """Where a job's lines go."""
     if job.log is not None:
         Path(job.log).parent.mkdir(parents=True, exist_ok=True)
     with nullcontext(None) if job.log is None else Path(job.log).open("ab") as file:
         yield _Tee(file)
 
 
+def stopped_by_signals(child: ChildProcess) -> AbstractContextManager[None]:
+    """SIGTERM and SIGINT stop the child and nothing else."""
+    return on_signals(child.stop)
+
+
 @contextmanager
-def _stopped_by_signals(child: ChildProcess) -> Iterator[None]:
-    """In the main thread, SIGTERM and SIGINT stop the child and nothing else; elsewhere signals cannot be caught."""
+def on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """In the main thread, SIGTERM and SIGINT call `stop` and do nothing else; elsewhere signals cannot be caught."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handler(number: int, frame: FrameType | None) -> None:
-        child.stop()
+        stop()
 
     before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -1,38 +1,140 @@
-"""What a launcher is asked for, and what it answers."""
+"""What a launcher is asked for, and what it answers.
+
+A job is described once (`Work`), kept in the artefact store by digest, and run anywhere by
+`python -m autoglm_ops.cluster.remote DIGEST`. The digest of the description is the job's key: the same work has the same key. An
+attempt is a claim on the key, numbered from 1; only the newest claim may publish, so what a forgotten pod still does changes nothing.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol, runtime_checkable
+
+from pydantic import Field
 
 from autoglm_ops.contracts.record import Record
 
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+State = Literal["succeeded", "failed", "cancelled", "deadline", "lost", "refused"]
+"""lost: it ended without its own word (evicted, deleted, out of memory). refused: it was never started (quota, image, secret)."""
+Seen = Literal["absent", "pending", "running", "ended"]
+JOB_STORE = "AUTOGLM_JOB_STORE"
+JOB_ATTEMPT = "AUTOGLM_JOB_ATTEMPT"
 
-class JobSpec(Record):
-    """One command in one workspace. Secrets are named here and never held."""
+
+class Resources(Record):
+    """What each node of a job gets; None leaves it to the cluster."""
+
+    nodes: int = Field(default=1, ge=1, le=1024)
+    gpus: int = Field(default=0, ge=0, le=64)
+    """Per node."""
+    cpu: float | None = Field(default=None, gt=0)
+    memory_gib: float | None = Field(default=None, gt=0)
+
+
+class Work(Record):
+    """What a job does, wherever it runs.
+
+    inputs: path in the work folder -> digest of the folder laid down there; "." is the work folder itself. outputs: folders that are
+    put into the store when it ends; one that is not there is left out. A command's first word "python" is the interpreter it finds. keeps: patterns of folders that appear whole and never change
+    (checkpoints): each is stored as it appears, and the newest of the last attempt is laid down for the next. environment holds no
+    secrets; secrets are named, and taken from the environment of the process that runs the work.
+    """
 
     name: str
     command: tuple[str, ...]
-    workdir: str
+    inputs: dict[str, Digest] = {}
+    outputs: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+    secrets: tuple[str, ...] = ()
+    deadline_seconds: float | None = None
+    nodes: int = 1
+
+
+class WorkResult(Record):
+    """How an attempt on a key ended, as it is kept in the store. `outputs`: path -> digest of the folder."""
+
+    key: Digest
+    attempt: int
+    state: State
+    exit: int
+    seconds: float
+    reason: str = ""
+    outputs: dict[str, Digest] = {}
+
+
+class JobSpec(Record):
+    """One command for a launcher. Secrets are named here and never held.
+
+    workdir is where it starts on this machine; a cluster's job starts where its image says. key and attempt are set for work that goes
+    through the store, and name the job on the cluster; store is where it finds it.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    workdir: str = "."
     environment: dict[str, str] = {}
     secrets: tuple[str, ...] = ()
     deadline_seconds: float | None = None
     log: str | None = None
+    image: str | None = None
+    resources: Resources = Resources()
+    team: str = "default"
+    priority: Literal["low", "normal", "high"] = "normal"
+    key: Digest | None = None
+    attempt: int = 0
+    store: str | None = None
+
+    @property
+    def surroundings(self) -> dict[str, str]:
+        """Its environment, with what `autoglm_ops.cluster.remote` looks for where work goes through the store."""
+        place = {} if self.store is None else {JOB_STORE: self.store, JOB_ATTEMPT: str(self.attempt)}
+        return {**self.environment, **place}
+
+    @property
+    def handle(self) -> str:
+        """The job's name on a cluster: one per key and attempt, so that it can be found again and cannot be started twice."""
+        return self.name if self.key is None else f"autoglm-{self.name}-{self.key[:16]}-{self.attempt}"
 
 
 class JobStatus(Record):
-    """How a job ended. `exit` is the stage's own exit code, unaltered."""
+    """How a job ended. `exit` is the stage's own exit code, unaltered. `outputs`: what work through the store left there."""
 
-    state: Literal["succeeded", "failed", "cancelled", "deadline"]
+    state: State
     exit: int
     seconds: float
     reason: str = ""
+    outputs: dict[str, Digest] = {}
 
 
 class Launcher(Protocol):
     """Runs a job to its end. A cancel (SIGTERM) ends the whole job, children included."""
 
-    def run(self, job: JobSpec) -> JobStatus: ...
+    def run(self, job: JobSpec) -> JobStatus:
+        """Start the job, or follow the one of the same handle that is there already; its log goes to stderr."""
+        ...
+
+    def look(self, job: JobSpec) -> Seen:
+        """Whether a job of this handle is there, whoever started it. On this machine none outlives its launcher: always absent."""
+        ...
+
+
+@runtime_checkable
+class Queue(Launcher, Protocol):
+    """A launcher whose jobs outlive it."""
+
+    def submit(self, job: JobSpec) -> None:
+        """Start the job unless one of its handle is there. Raises Refused with the quota's, image's or secret's name, or TryAgain."""
+        ...
+
+    def follow(self, job: JobSpec) -> JobStatus:
+        """Its log to stderr as it comes, until it ends."""
+        ...
+
+    def cancel(self, job: JobSpec) -> bool:
+        """End it and remove what it left on the cluster. False when there was none."""
+        ...
 
 
 class Store(Protocol):

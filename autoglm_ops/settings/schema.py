@@ -5,7 +5,11 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from autoglm_ops.contracts.cluster import Resources
+from autoglm_ops.contracts.placement import KubernetesPlace
+from autoglm_ops.contracts.slurm import SlurmPlace
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -241,10 +245,48 @@ class Tracking(Section):
     experiment: str = "autoglm"
 
 
+Away = Literal["validate", "prepare", "tokenize", "plan", "tune", "train", "evaluate", "gate", "report"]
+
+
 class Cluster(Section):
-    backend: Literal["local"] = "local"
-    """Where stages run. Kubernetes and Slurm arrive with their own release."""
+    backend: Literal["local", "kubernetes", "slurm"] = "local"
+    """Where the stages named below run; everything else runs here."""
+    stages: tuple[Away, ...] = ("tune", "train")
+    """What leaves this machine. `ingest` and the effects do not: they look at the world."""
+    rehearse: bool = False
+    """With the local backend: these stages run here as on a cluster, in a fresh folder, through the store."""
     deadline_seconds: Positive = 3600.0
+    start_seconds: Positive = 600.0
+    """How long a job may wait for its place, its image and its inputs."""
+    team: Name = "default"
+    priority: Literal["low", "normal", "high"] = "normal"
+    image: str | None = None
+    """What jobs run in: the trainer image (docker/trainer.Dockerfile), by digest or tag."""
+    resources: Resources = Resources()
+    environment: dict[str, str] = {}
+    """For jobs; no secrets here, they are named below."""
+    secrets: tuple[str, ...] = ()
+    """Environment variables that hold secrets: taken from this process, or from the cluster's own secret of the team."""
+    kubernetes: KubernetesPlace = KubernetesPlace()
+    slurm: SlurmPlace = SlurmPlace()
+    teams: dict[str, dict[str, Any]] = {}
+    """Team -> what is different for it: any of resources, priority, image, environment, secrets, kubernetes and slurm."""
+
+    @model_validator(mode="after")
+    def _teams_are_settings(self) -> Cluster:
+        for team in self.teams:
+            self.of_team(team)
+        return self
+
+    def of_team(self, team: str) -> Cluster:
+        """These settings as they are for `team`. Raises ValueError for a key that is not among those above."""
+        own = self.teams.get(team, {})
+        if unknown := own.keys() - {"resources", "priority", "image", "environment", "secrets", "kubernetes", "slurm"}:
+            raise ValueError(f"teams.{team} may not set {sorted(unknown)[0]!r}")
+        tree = self.model_dump(exclude={"teams"})
+        for key, value in own.items():
+            tree[key] = {**tree[key], **value} if isinstance(value, dict) and isinstance(tree[key], dict) else value
+        return Cluster.model_validate({**tree, "team": team})
 
 
 class Serving(Section):

@@ -28,7 +28,7 @@ def run_stage(name: str, root: Path, *, overrides: tuple[str, ...] = ()) -> Comp
     """
     spec = graph.find(name)
     settings = _settings(root, overrides)
-    attempt = 1 + (_attempt(root, name))
+    attempt = 1 + (attempts(root, name))
     started, clock = time.time(), time.monotonic()
     inputs: dict[str, str] = {}
 
@@ -99,7 +99,7 @@ def adopt(name: str, root: Path) -> Completion:
     completion = Completion(
         stage=name,
         run=workplace.run_key(root),
-        attempt=_attempt(root, name) + 1,
+        attempt=attempts(root, name) + 1,
         started=time.time(),
         seconds=0.0,
         cached=True,
@@ -212,7 +212,8 @@ def _staging(root: Path, name: str) -> Path:
     return root / "out" / f".{name}.staging"
 
 
-def _attempt(root: Path, name: str) -> int:
+def attempts(root: Path, name: str) -> int:
+    """How often the stage has run here."""
     path = completion_path(root, name)
     try:
         return Completion.read(path).attempt if path.exists() else 0

@@ -7,20 +7,21 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
-from autoglm_ops.contracts.cluster import JobSpec
+from autoglm_ops.contracts.cluster import JobSpec, JobStatus
 from autoglm_ops.contracts.inputs import RunInfo
 from autoglm_ops.contracts.record import Completion, Record, digest_of
 from autoglm_ops.errors import AutoGLMError, UsageError
-from autoglm_ops.settings import PLACEMENT, load, load_tree, resolve
+from autoglm_ops.settings import PLACEMENT, Settings, load, load_tree, resolve
 from autoglm_ops.settings.layers import PREFIX
 from autoglm_ops.settings.writer import write_resolved
-from autoglm_ops.stages import graph, loop, runner, snapshot
+from autoglm_ops.stages import away, graph, loop, runner, snapshot
 from autoglm_ops.stages.workplace import Workplace
 from autoglm_ops.versioning import git
 
@@ -34,6 +35,13 @@ class Closed(Record):
     run: str
     commit: str
     tag: str | None
+
+
+class Posted(Record):
+    """A pod to start, as its manifest; None when there is nothing to start."""
+
+    pod: dict[str, Any] | None = None
+    context: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,22 +135,23 @@ def _create(
     return carried
 
 
-def execute(run: str, name: str, home: Path) -> Completion:
-    """Run one stage of a workspace: DVC's cache first, else the launcher, then the one committer.
+def execute(run: str, name: str, home: Path, by: Callable[[Path, str], Completion] | None = None) -> Completion:
+    """Run one stage of a workspace: DVC's cache first, else the launcher (or `by`), then the one committer.
 
     Raises AutoGLMError with the stage's own exit code when it failed. The completion record, not the exit, is the evidence.
     """
+    by = by or launch
     root = workspace(run, home)
     spec = graph.find(name)
     runner.check_inputs(spec, root)
     if not spec.dvc:
-        return launch(root, name)
+        return by(root, name)
     from autoglm_ops.versioning.dvc import Pipeline
 
     with Pipeline(root) as pipeline:
         if pipeline.restore(name):
             return runner.require(name, root)
-        completion = launch(root, name)
+        completion = by(root, name)
         pipeline.commit(name)
     return completion
 
@@ -155,25 +164,74 @@ class StageFailedError(AutoGLMError):
         self.exit_code = exit_code
 
 
-def launch(root: Path, name: str) -> Completion:
-    """Run a stage of the workspace in a process of its own. Raises StageFailedError with its exit code."""
-    from autoglm_ops.cluster.local import LocalLauncher
+def send(run: str, name: str, home: Path) -> Posted:
+    """Make a stage ready to run in a pod that somebody else starts (Airflow's KubernetesPodOperator). `take` comes after.
 
-    cluster = load(root / "params.yaml").cluster
-    job = JobSpec(
-        name=name,
-        command=(sys.executable, "-m", "autoglm_ops", "stage", name),
-        workdir=str(root),
-        environment={"AUTOGLM_CHECKOUT": str(root), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-        deadline_seconds=cluster.deadline_seconds,
-    )
+    There is no pod when the stage's output is in DVC's cache, when its work is done already, and when it runs here, on Slurm or in
+    several pods: `execute` then does it all. Raises SettingsError, Refused (a quota, by its name) or TryAgain.
+    """
+    root = workspace(run, home)
+    settings = load(root / "params.yaml")
+    runner.check_inputs(graph.find(name), root)
+    if settings.cluster.backend != "kubernetes" or not away.is_away(name, settings) or _cached(root, name):
+        return Posted()
+    from autoglm_ops.cluster import exchange
+    from autoglm_ops.cluster.kubernetes import KubernetesLauncher
+
     with _without_overrides():
-        status = LocalLauncher().run(job)
+        sent = away.send(root, name, settings)
+    launcher, several = sent.launcher, sent.job.resources.nodes > 1
+    if several or not isinstance(launcher, KubernetesLauncher) or exchange.finished(sent.store, sent.job.key or "") is not None:
+        return Posted()
+    [pod] = launcher.prepare(sent.job)
+    return Posted(pod=pod, context=sent.settings.cluster.kubernetes.context)
+
+
+def take(root: Path, name: str) -> Completion:
+    """Take over what the pod of `send` left. Raises StageFailedError with its exit code; 75 when it left nothing."""
+    settings = load(root / "params.yaml")
+    started = time.time()
+    said = JobStatus(state="lost", exit=75, seconds=0, reason="lost: the pod ended without leaving a result; its log says more")
+    with _without_overrides():
+        sent = away.latest(root, name, settings)
+        status = away.take(root, sent, said, started)
+    return _believed(root, name, status)
+
+
+def _cached(root: Path, name: str) -> bool:
+    from autoglm_ops.versioning.dvc import Pipeline
+
+    with Pipeline(root) as pipeline:
+        return pipeline.restore(name)
+
+
+def launch(root: Path, name: str) -> Completion:
+    """Run a stage of the workspace in a process of its own, or where `cluster` says. Raises StageFailedError with its exit code."""
+    settings = load(root / "params.yaml")
+    with _without_overrides():
+        status = away.launch(root, name, settings) if away.is_away(name, settings) else _here(root, name, settings)
+    return _believed(root, name, status)
+
+
+def _believed(root: Path, name: str, status: JobStatus) -> Completion:
     if status.state != "succeeded":
         path = runner.completion_path(root, name)
         said = "; ".join(Completion.read(path).reasons) if path.exists() else status.reason
         raise StageFailedError(f"stage {name}: {said or status.state}", status.exit or 1)
     return runner.require(name, root)
+
+
+def _here(root: Path, name: str, settings: Settings) -> JobStatus:
+    from autoglm_ops.cluster.local import LocalLauncher
+
+    job = JobSpec(
+        name=name,
+        command=(sys.executable, "-m", "autoglm_ops", "stage", name),
+        workdir=str(root),
+        environment={"AUTOGLM_CHECKOUT": str(root), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        deadline_seconds=settings.cluster.deadline_seconds,
+    )
+    return LocalLauncher().run(job)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from autoglm_ops.contracts.training import ParallelPlan, TrainingRecord, TuningR
 from autoglm_ops.settings import Settings
 from autoglm_ops.stages import folders
 from autoglm_ops.stages.base import Context, Outcome
-from autoglm_ops.training import artifact, group
+from autoglm_ops.training import artifact, group, nodes
 from autoglm_ops.training.job import Job
 from autoglm_ops.training.recipe import Recipe
 from autoglm_ops.training.settings import overlay
@@ -31,6 +31,8 @@ def run(context: Context) -> Outcome:
     work.mkdir(parents=True)
     job = _job(context, settings, work)
     group.launch(job, work)
+    if not nodes.here().first:  # what was learned is written by the machine of rank 0
+        return Outcome(reasons=(f"node {nodes.here().index} of {nodes.here().nodes}: the model is with node 0",))
     record = TrainingRecord.read(work / "training.json")
     _publish(context, work, record, job)
     record.write(context.out / "training.json")

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from autoglm_ops.errors import Refused
+from autoglm_ops.training import nodes
 from autoglm_ops.training.batch import Fed
 from autoglm_ops.training.objective import Classification, Objective, mean_items
 from autoglm_ops.training.plain import flat_state, learned_names, load_flat_state, optimizer_groups, put_back
@@ -26,22 +27,27 @@ PATIENCE = timedelta(minutes=10)
 
 
 def join(rank: int, ranks: int, device: str, meeting: Path) -> None:
-    """Join the process group. `meeting` is a file on a disk all ranks share; nothing listens beyond the loopback.
+    """Join the process group. `meeting` is a file on the disk of this machine, and nothing listens beyond the loopback, unless there
+    are several machines: then rank 0 listens at the address that `nodes` knows.
 
     DeepSpeed's shared-memory all-reduce serves tensor-parallel inference alone and would be compiled here for a minute
     (deepspeed/comm/torch.py, build_shm_op). On CPU no op is declared compatible, which also spares the probing of the compiler;
     gloo does the work in any case.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    place = nodes.here()
+    local = rank - place.ranks(ranks).start
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(local), WORLD_SIZE=str(ranks))
+    if place.nodes == 1:
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     if device == "cpu":
         deepspeed.ops.__compatible_ops__ = {}
     if device == "cuda":
-        torch.cuda.set_device(rank)
+        torch.cuda.set_device(local)
     deepspeed.init_distributed(
         dist_backend="nccl" if device == "cuda" else "gloo",
-        init_method=meeting.as_uri(),
+        init_method=place.address(meeting),
         rank=rank,
         world_size=ranks,
         timeout=PATIENCE,

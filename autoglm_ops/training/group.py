@@ -21,6 +21,7 @@ from pathlib import Path
 from autoglm_ops import errors, logs
 from autoglm_ops.contracts.record import write_text
 from autoglm_ops.errors import AutoGLMError, TryAgain
+from autoglm_ops.training import nodes
 from autoglm_ops.training.job import Failure, Job
 
 GRACE = 2.0
@@ -87,9 +88,10 @@ def main(path: Path, parent: int) -> int:
     job = Job.read(path)
     from autoglm_ops.training.rank import work
 
+    ours = nodes.here().ranks(job.plan.ranks)
     with tempfile.TemporaryDirectory(prefix="autoglm-ranks-") as meeting:
         spot = Path(meeting) / "store"
-        with _ranks(job.plan.ranks, lambda rank: _guarded(rank, path.parent, lambda: work(job, rank, spot, born))) as children:
+        with _ranks(len(ours), lambda at: _guarded(at, path.parent, lambda: work(job, ours[at], spot, born))) as children:
             failed = _watch(children, path.parent)
     if failed is None:
         return 0

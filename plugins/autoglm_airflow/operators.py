@@ -145,16 +145,7 @@ class StageOperator(RunOperator):
 
     def run_stage(self, info: RunInfo) -> Completion:
         """Run the stage and return its record."""
-        ended = self.command("runs", "exec", info.run, self.stage)
-        record = _record(Path(info.workspace) / "completed" / f"{self.stage}.json")
-        matches = record is not None and record.exit == ended.code
-        ended.check("; ".join(record.reasons) if record and matches else None)
-        if record is None or not matches:
-            what = "missing" if record is None else f"of an attempt that ended with exit {record.exit}"
-            raise AirflowException(
-                f"{self.stage} exited 0 but completed/{self.stage}.json is {what}: not taken for done, tried again"
-            )
-        return record
+        return record_of(self.command("runs", "exec", info.run, self.stage), info, self.stage)
 
 
 class CloseRunOperator(RunOperator):
@@ -185,6 +176,17 @@ def no_promotion(workspace: Path) -> None:
         raise AirflowSkipException(f"{verdict.verdict.value}: {'; '.join(verdict.reasons)}")
     if not requests.release_settings(workspace).get("promote", True):
         raise AirflowSkipException("release.promote is false: registered, not promoted")
+
+
+def record_of(ended: Ended, info: RunInfo, stage: str) -> Completion:
+    """The record of a stage whose command has ended. Raises as `Ended.check` does, and when exit and record do not agree."""
+    record = _record(Path(info.workspace) / "completed" / f"{stage}.json")
+    matches = record is not None and record.exit == ended.code
+    ended.check("; ".join(record.reasons) if record and matches else None)
+    if record is None or not matches:
+        what = "missing" if record is None else f"of an attempt that ended with exit {record.exit}"
+        raise AirflowException(f"{stage} exited 0 but completed/{stage}.json is {what}: not taken for done, tried again")
+    return record
 
 
 def _record(path: Path) -> Completion | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from airflow.sdk import BaseOperator, TriggerRule
 
 from autoglm_airflow.assets import MODEL
 from autoglm_airflow.operators import StageOperator, SummaryOperator
+from autoglm_airflow.requests import deployed_cluster
 
 # A promotion that was not to be still gets its report; a failure before it never turns green (none_failed, not all_done).
 _AFTER_A_SKIP = ("promote", "report", "summary")
@@ -25,4 +27,16 @@ def _task(name: str) -> BaseOperator:
     more: dict[str, Any] = {"trigger_rule": TriggerRule.NONE_FAILED} if name in _AFTER_A_SKIP else {}
     if name == "promote":
         more["outlets"] = [MODEL]
-    return SummaryOperator(**more) if name == "summary" else StageOperator(stage=name, **more)
+    if name == "summary":
+        return SummaryOperator(**more)
+    return _stage_operator(name)(stage=name, **more)
+
+
+def _stage_operator(name: str) -> Callable[..., BaseOperator]:
+    """Stages that `cluster` sends to Kubernetes are KubernetesPodOperators, where that is what the checkout or the deployment says."""
+    cluster = deployed_cluster()
+    if cluster.get("backend") != "kubernetes" or name not in cluster.get("stages", ("tune", "train")):
+        return StageOperator
+    from autoglm_airflow.pods import TrainOnKubernetes
+
+    return TrainOnKubernetes

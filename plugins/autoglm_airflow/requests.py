@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -11,6 +12,18 @@ from typing import Any
 
 import yaml
 from airflow.sdk.exceptions import AirflowFailException
+
+from autoglm_airflow.command import checkout
+
+_OF_THE_DEPLOYMENT = (
+    "cluster.kubernetes",
+    "cluster.slurm",
+    "cluster.secrets",
+    "cluster.environment",
+    "cluster.teams",
+    "store",
+    "tracking",
+)
 
 
 @dataclass(frozen=True)
@@ -38,12 +51,20 @@ def of(context: Any, settings: Mapping[str, str], fixed: Mapping[str, Any], prom
     params, run = context["params"], context["dag_run"]
     known_keys(run.conf or {}, list(params))
     overrides = {**fixed, **{key: params[name] for name, key in settings.items() if params.get(name) is not None}}
-    overrides.update(params.get("set") or {})
+    overrides.update(_allowed(params.get("set") or {}))
     if params.get("tune") is not None:
         overrides["tune.enabled"] = params["tune"]
     asked = params.get("promote")
     may = asked if asked is not None else False if run.run_type == "backfill" else promote
     return Request(context["dag"].dag_id, run.run_id, day_of(context), overrides, may)
+
+
+def _allowed(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a form may set: not which images may run, where, with which secrets, and not where stores are (threats F27)."""
+    for key in asked:
+        if key == "cluster" or str(key).startswith(_OF_THE_DEPLOYMENT):
+            raise AirflowFailException(f"{key} is set by the deployment (params.yaml or its environment), not by a run")
+    return asked
 
 
 def day_of(context: Any) -> str:
@@ -61,6 +82,17 @@ def known_keys(conf: Mapping[str, Any], params: list[str]) -> None:
             near = get_close_matches(key, params, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(params)}"
             raise AirflowFailException(f"unknown parameter {key!r}; {hint}")
+
+
+def deployed_cluster() -> dict[str, Any]:
+    """The `cluster` section of the checkout's params.yaml under $AUTOGLM__CLUSTER__BACKEND: what decides which operator a stage gets."""
+    path = checkout() / "params.yaml"
+    tree = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    section = tree.get("cluster") if isinstance(tree, dict) else None
+    cluster = dict(section) if isinstance(section, dict) else {}
+    if backend := os.environ.get("AUTOGLM__CLUSTER__BACKEND"):
+        cluster["backend"] = backend
+    return cluster
 
 
 def release_settings(workspace: Path) -> dict[str, Any]:

@@ -18,12 +18,12 @@ BUCKET = "models"
 
 
 @contextmanager
-def serve_s3(folder: Path) -> Iterator[dict[str, str]]:
-    """A fresh server with one bucket. Yields the environment that points an AWS client at it."""
+def serve_s3(folder: Path, host: str = "127.0.0.1") -> Iterator[dict[str, str]]:
+    """A fresh server with one bucket. Yields the environment that points an AWS client at it. `host`: where pods can reach it, too."""
     config = {"identities": [{"name": "tests", "credentials": [KEYS], "actions": ["Admin", "Read", "Write", "List"]}]}
     (folder / "s3.json").write_text(json.dumps(config))
     names = ("master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc", "s3", "s3.grpc")
-    ports = dict(zip(names, _free_ports(len(names)), strict=True))
+    ports = dict(zip(names, _free_ports(len(names), host), strict=True))
     flags = [
         f"-{name.replace('.grpc', '.port.grpc') if 'grpc' in name else name + '.port'}={port}" for name, port in ports.items()
     ]
@@ -33,11 +33,12 @@ def serve_s3(folder: Path) -> Iterator[dict[str, str]]:
         "-s3",
         "-s3.port.iceberg=0",  # off: by default these two have one port, which two servers cannot share
         "-s3.port.lance=0",
-        "-ip=127.0.0.1",
+        f"-ip={host}",
+        f"-ip.bind={host}",
         f"-dir={folder}",
         f"-s3.config={folder / 's3.json'}",
     ]
-    endpoint = f"http://127.0.0.1:{ports['s3']}"
+    endpoint = f"http://{host}:{ports['s3']}"
     environment = {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": KEYS["accessKey"],
@@ -90,11 +91,11 @@ def _make_bucket(endpoint: str) -> None:
             time.sleep(0.3)
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports(count: int, host: str) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
-            one.bind(("127.0.0.1", 0))
+            one.bind((host, 0))
         return [one.getsockname()[1] for one in sockets]
     finally:
         for one in sockets:

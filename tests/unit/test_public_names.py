@@ -13,7 +13,7 @@ from autoglm_ops.stages import graph
 
 COMMANDS = {
     "data", "demo", "doctor", "down", "feedback", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve", "snapshot",
-    "stage", "up",
+    "stage", "submit", "up",
 }  # fmt: skip
 GROUPS = {
     "data": {
@@ -32,17 +32,30 @@ GROUPS = {
         "task",
         "track",
     },
-    "runs": {"list", "show", "prune", "open", "exec", "close"},
+    "runs": {"list", "show", "prune", "open", "exec", "send", "take", "close"},
     "feedback": {"status", "export", "collect", "signals", "patch", "undo", "patches"},
 }
 RECORDS = {
     "Alert", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally", "DriftReport", "EvaluationReport",
-    "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "Folders", "GateVerdict", "HardwareSpec", "Interval", "JobSpec",
-    "JobStatus", "LabelledRow", "LocationProfile", "LogCommit", "ModelRef", "ModelShape", "PackedDataset", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe", "RunInfo",
+    "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "Folders", "GateVerdict", "HardwareSpec", "Interval", "JobSpec", "KubernetesPlace",
+    "JobStatus", "LabelledRow", "LocationProfile", "LogCommit", "ModelRef", "ModelShape", "PackedDataset", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe", "Resources", "RunInfo",
     "SearchSpacePatch", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "SuiteReport", "TokenMeta",
-    "TrainingRecord", "Trial", "TuningReport", "ValidationReport",
+    "TrainingRecord", "Trial", "TuningReport", "ValidationReport", "Work", "WorkResult",
 }  # fmt: skip
-MODULES = ("arrays", "cluster", "data", "feedback", "flow", "follow", "inputs", "record", "release", "serving", "training")
+MODULES = (
+    "arrays",
+    "cluster",
+    "data",
+    "feedback",
+    "flow",
+    "follow",
+    "inputs",
+    "placement",
+    "record",
+    "release",
+    "serving",
+    "training",
+)
 
 
 def test_the_commands_are_these() -> None:

@@ -92,7 +92,9 @@ time.sleep(PLAN.get("sleep", {}).get(words[0], 0) if attempt == 1 else 0)
 match words[:2]:
     case ["runs", "open"]:
         open_run(words)
-    case ["runs", "exec"]:
+    case ["runs", "send"]:
+        print(json.dumps({"pod": PLAN.get("pods", {}).get(words[3]), "context": None}))
+    case ["runs", "exec" | "take"]:
         sys.exit(execute(words[2], words[3], attempt))
     case ["runs", "close"]:
         print(json.dumps({"branch": f"runs/{words[2]}"}))

@@ -1,0 +1,82 @@
+"""Folders that outlive an attempt: stored as they appear (a checkpoint is renamed in whole), laid down for the next one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from autoglm_ops.cluster import exchange
+from autoglm_ops.contracts.cluster import Store
+from autoglm_ops.errors import AutoGLMError
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+
+
+def restore(store: Store, key: str, root: Path) -> exchange.Kept | None:
+    """Lay down what earlier attempts kept last, and say what that was. What cannot be had is passed over: the work then starts over."""
+    try:
+        kept = exchange.last_kept(store, key)
+        if kept is not None:
+            lay_down(store, kept, root)
+    except AutoGLMError as error:
+        log.warning("what an earlier attempt kept is not used: %s", error)
+        return None
+    return kept
+
+
+def lay_down(store: Store, kept: exchange.Kept, root: Path) -> None:
+    """Put what was kept where it was. Raises Refused for a path outside `root`, Tampered, TryAgain."""
+    target = root / exchange.inside(kept.path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    store.get(kept.digest, target)
+    log.info("%s of an earlier attempt is here again", kept.path)
+
+
+class Keeper:
+    """A context that watches `root` for folders that match `patterns` and keeps the newest of each look, by a thread of its own.
+
+    The last look is taken when the context ends, so that a job that is told to stop loses nothing it had written.
+    """
+
+    def __init__(self, store: Store, key: str, root: Path, patterns: Sequence[str]) -> None:
+        self._store, self._key, self._root, self._patterns = store, key, root, tuple(patterns)
+        self._known: set[Path] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="keeper", daemon=True)
+
+    def __enter__(self) -> Keeper:
+        self._known = set(self._found())
+        if self._patterns:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        if self._patterns:
+            self._thread.join()
+            self._look()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        new = [path for path in self._found() if path not in self._known]
+        if not new:
+            return
+        newest = max(new, key=lambda path: path.name)
+        try:
+            exchange.keep(self._store, self._key, newest.relative_to(self._root).as_posix(), newest)
+        except AutoGLMError as error:  # the work goes on, and the next look tries again (threats F15)
+            log.warning("%s could not be kept for another attempt: %s", newest.name, error)
+            return
+        self._known.update(new)
+        log.info("%s is kept for another attempt", newest.name)
+
+    def _found(self) -> list[Path]:
+        return [path for pattern in self._patterns for path in self._root.glob(pattern) if path.is_dir()]

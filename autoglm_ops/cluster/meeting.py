@@ -1,0 +1,67 @@
+"""Where the nodes of one attempt meet: rank 0 publishes its address in the store, the others wait for it there.
+
+No service, no shared disk and no name server is needed, on Kubernetes as on Slurm. What the nodes continue from is agreed there too: a
+checkpoint that one of them found later than another would set them apart.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+from autoglm_ops.cluster import exchange
+from autoglm_ops.contracts.cluster import Store
+from autoglm_ops.contracts.record import Record
+from autoglm_ops.errors import TryAgain
+
+WAIT_SECONDS = 600.0
+POLL_SECONDS = 0.5
+
+
+class Meeting(Record):
+    """Rank 0's address, and what all nodes continue from."""
+
+    address: str
+    port: int
+    kept: exchange.Kept | None = None
+
+
+def rank() -> int:
+    """The node's rank: ours, or Slurm's own; 0 when nothing is said."""
+    return int(os.environ.get("AUTOGLM_NODE_RANK") or os.environ.get("SLURM_NODEID") or 0)
+
+
+def arrange(store: Store, key: str, attempt: int, kept: exchange.Kept | None) -> Meeting:
+    """Rank 0: take a free port, and say so. Raises TryAgain when the store is away."""
+    address = os.environ.get("AUTOGLM_NODE_ADDRESS") or socket.gethostbyname(socket.gethostname())
+    with socket.socket() as free:
+        free.bind((address, 0))
+        meeting = Meeting(address=address, port=free.getsockname()[1], kept=kept)
+    return exchange.post(store, _place(key, attempt), meeting)
+
+
+def find(store: Store, key: str, attempt: int, seconds: float = WAIT_SECONDS) -> Meeting:
+    """The other ranks: wait until rank 0 has said where. Raises TryAgain when it does not."""
+    end = time.monotonic() + seconds
+    while (found := exchange.posted(store, _place(key, attempt), Meeting)) is None:
+        if time.monotonic() > end:
+            raise TryAgain(f"rank 0 of job {key[:16]} did not say where to meet within {seconds:g} s; the job is tried again")
+        time.sleep(POLL_SECONDS)
+    return found
+
+
+def _place(key: str, attempt: int) -> str:
+    """One for each time that Slurm starts the attempt: a requeued job has other nodes, and more to continue from."""
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    return f"meeting/{exchange.slot(exchange.slot(key, attempt), restarts)}"
+
+
+def surroundings(meeting: Meeting, nodes: int) -> dict[str, str]:
+    """What the training's ranks look for."""
+    return {
+        "AUTOGLM_NODES": str(nodes),
+        "AUTOGLM_NODE_RANK": str(rank()),
+        "MASTER_ADDR": meeting.address,
+        "MASTER_PORT": str(meeting.port),
+    }

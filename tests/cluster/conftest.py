@@ -1,0 +1,113 @@
+"""What the tests of real clusters share. They take KUBECONFIG from the environment and say so when they skip.
+
+Pods run the built trainer image when AUTOGLM_TEST_IMAGE names it. Without it they run this checkout and this interpreter, mounted
+from the host, in an image that has nothing of its own; that needs a cluster whose one node is this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoglm_ops.cluster import kubernetes
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "tests" / name) for name in ("contracts", "integration", "cluster/mounting")]
+import mounting  # noqa: E402
+
+IMAGE = os.environ.get("AUTOGLM_TEST_IMAGE", "")
+BARE = os.environ.get("AUTOGLM_BARE_IMAGE", "localhost/pause:1")
+HOST = os.environ.get("AUTOGLM_POD_HOST", "10.244.0.1")
+"""Where a pod reaches this machine."""
+SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "BENCH_SECRET")
+
+
+@pytest.fixture(scope="session")
+def core() -> Any:
+    """The API of a real cluster, or a skip that says what is missing."""
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip("KUBECONFIG is not set: no Kubernetes to test against")
+    from kubernetes import client, config
+
+    config.load_kube_config()
+    return client.CoreV1Api()
+
+
+@pytest.fixture(autouse=True)
+def _pods_find_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not IMAGE:
+        monkeypatch.setattr(kubernetes, "pods", mounting.pods)
+
+
+@pytest.fixture(scope="session")
+def namespaces(core: Any) -> Iterator[Callable[[], str]]:
+    """Makes namespaces that are removed at the end. The first pod of a node makes the network that the S3 server listens on."""
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"autoglm-test-{uuid.uuid4().hex[:8]}"
+        core.create_namespace({"metadata": {"name": name}})
+        made.append(name)
+        wait_for(lambda: any(item.metadata.name == "default" for item in core.list_namespaced_service_account(name).items))
+        return name
+
+    yield make
+    for name in made:
+        core.delete_namespace(name)
+
+
+@pytest.fixture(scope="session")
+def s3_server(
+    core: Any, namespaces: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[str, str]]:
+    from s3_server import serve_s3
+
+    name = namespaces()
+    core.create_namespaced_pod(name, {"metadata": {"name": "first"}, "spec": {"containers": [{"name": "x", "image": BARE}]}})
+    wait_for(lambda: core.read_namespaced_pod("first", name).status.pod_ip)
+    core.delete_namespaced_pod("first", name, grace_period_seconds=0)
+    with serve_s3(tmp_path_factory.mktemp("s3"), HOST) as environment:
+        yield environment
+
+
+@pytest.fixture
+def s3(s3_server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A store of this test's own, and the AWS clients of this process pointed at it."""
+    from s3_server import BUCKET
+
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{tmp_path.name}-{uuid.uuid4().hex[:6]}"
+
+
+@pytest.fixture
+def namespace(core: Any, namespaces: Callable[[], str], s3_server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """A namespace with the team's Secret."""
+    name = namespaces()
+    monkeypatch.setenv("BENCH_SECRET", "correct-horse-battery")
+    values = {**s3_server, "BENCH_SECRET": "correct-horse-battery"}
+    core.create_namespaced_secret(
+        name, {"metadata": {"name": "team-keys"}, "stringData": {key: values[key] for key in SECRETS}}
+    )
+    return name
+
+
+@pytest.fixture
+def plain(s3_server: Mapping[str, str]) -> dict[str, str]:
+    """What a pod is told of the S3 server in the open."""
+    return {name: value for name, value in s3_server.items() if name not in SECRETS}
+
+
+def wait_for(ask: Callable[[], Any], seconds: float = 90) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := ask()):
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.2)
+    return found

@@ -1,0 +1,79 @@
+"""docker/k8s on a real API server: every manifest is taken, a job runs under it as the launcher's own service account, and no more is allowed."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launcher_contract import JOB, Bench, work
+
+from autoglm_ops.cluster.kubernetes import KubernetesLauncher
+from autoglm_ops.contracts.cluster import Resources
+from autoglm_ops.contracts.placement import KubernetesPlace
+from autoglm_ops.store import open_store
+from conftest import BARE, IMAGE, ROOT, SECRETS, wait_for
+
+K8S = ROOT / "docker" / "k8s"
+
+
+def kubectl(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["kubectl", *words], capture_output=True, text=True, check=check)
+
+
+@pytest.fixture(scope="module")
+def team(core: Any) -> Iterator[str]:
+    kubectl("apply", "--validate=true", "-f", str(K8S / "priorities.yaml"), "-f", str(K8S / "team.yaml"))
+    wait_for(lambda: (core.read_namespaced_resource_quota("team-quota", "autoglm").status.hard or {}).get("pods"))
+    yield "autoglm"
+    kubectl("delete", "--wait=false", "-f", str(K8S / "team.yaml"), "-f", str(K8S / "priorities.yaml"), check=False)
+
+
+def test_a_job_runs_under_the_teams_rules(
+    team: str, core: Any, s3: str, plain: dict[str, str], s3_server: Any, tmp_path: Path
+) -> None:
+    secret = {"metadata": {"name": "team-keys"}, "stringData": {key: s3_server[key] for key in SECRETS if key in s3_server}}
+    core.create_namespaced_secret(team, secret)
+    classes = {"low": "autoglm-low", "normal": "autoglm-normal", "high": "autoglm-high"}
+    where = KubernetesPlace(namespace=team, images=(IMAGE or BARE,), secret="team-keys", priority_classes=classes)
+    job = JOB.model_copy(
+        update={
+            "image": IMAGE or BARE,
+            "environment": plain,
+            "secrets": SECRETS[:2],
+            "resources": Resources(cpu=0.2, memory_gib=0.5),
+        }
+    )
+    bench = Bench(KubernetesLauncher(where, 60.0), open_store(s3, tmp_path), s3, "python", tmp_path, job)
+    assert bench.run(work("")).exit == 0
+    greedy = Bench(
+        bench.launcher, bench.store, s3, "python", tmp_path, job.model_copy(update={"resources": Resources(memory_gib=65)})
+    )
+    assert "team-quota: limits.memory: asks 65Gi" in greedy.run(work("")).reason
+    large = Bench(
+        bench.launcher, bench.store, s3, "python", tmp_path, job.model_copy(update={"resources": Resources(memory_gib=33)})
+    )
+    assert "maximum memory usage per Container is 32Gi" in large.run(work("")).reason
+
+
+@pytest.mark.parametrize(
+    ("verb", "what", "may"),
+    [("create", "pods", "yes"), ("delete", "pods", "yes"), ("get", "pods/log", "yes"), ("list", "resourcequotas", "yes"),
+     ("get", "secrets", "no"), ("create", "pods/exec", "no"), ("list", "nodes", "no"), ("delete", "resourcequotas", "no")],
+)  # fmt: skip
+def test_the_launcher_may_do_its_work_and_no_more(team: str, verb: str, what: str, may: str) -> None:
+    resource, _, sub = what.partition("/")
+    asked = kubectl(
+        "auth",
+        "can-i",
+        verb,
+        resource,
+        *([f"--subresource={sub}"] if sub else []),
+        "-n",
+        team,
+        f"--as=system:serviceaccount:{team}:launcher",
+        check=False,
+    )
+    assert asked.stdout.strip().splitlines()[-1] == may

@@ -1,0 +1,119 @@
+"""How a pod's JSON is read: each end and each hindrance by its own word, quotas by their name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoglm_ops.cluster import podstate
+
+
+def ended(code: int = 0, why: str = "Completed", **status: Any) -> dict[str, Any]:
+    terminated = {"exitCode": code, "reason": why, "message": "the last line"}
+    return {
+        "spec": {"containers": [{"resources": {"limits": {"memory": "2Gi"}}}]},
+        "status": {
+            "phase": "Failed" if code else "Succeeded",
+            "containerStatuses": [{"state": {"terminated": terminated}}],
+            **status,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("pod", "state", "code", "word"),
+    [
+        (ended(), "succeeded", 0, ""),
+        (ended(3, "Error"), "failed", 3, "exit:"),
+        (ended(137, "OOMKilled"), "lost", 3, "oom: the job took more memory than 2Gi"),
+        (
+            ended(1, "Error", reason="Evicted", message="The node was low on resource: memory."),
+            "lost",
+            75,
+            "evicted: The node was low",
+        ),
+        (ended(1, "Error", reason="DeadlineExceeded"), "deadline", 3, "deadline:"),
+        ({"status": {"phase": "Failed", "reason": "NodeLost"}}, "lost", 75, "node:"),
+        ({"status": {"phase": "Failed"}}, "failed", 1, "exit:"),
+    ],
+)
+def test_an_end_has_a_word(pod: dict[str, Any], state: str, code: int, word: str) -> None:
+    status = podstate.verdict(pod, 1.0)
+    assert (status.state, status.exit) == (state, code) and status.reason.startswith(word)
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    return {
+        "status": {
+            "phase": "Pending",
+            "containerStatuses": [{"image": "x:1", "state": {"waiting": {"reason": reason, "message": message}}}],
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("pod", "word", "never"),
+    [
+        (waiting("ErrImagePull", "not found"), "image: x:1 cannot be had (ErrImagePull): not found", False),
+        (waiting("InvalidImageName"), "image:", True),
+        (waiting("CreateContainerConfigError", 'secret "team-keys" not found'), "secret:", False),
+        (waiting("CreateContainerError", "no such file"), "start:", False),
+        (
+            {
+                "status": {
+                    "conditions": [
+                        {
+                            "type": "PodScheduled",
+                            "status": "False",
+                            "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+                        }
+                    ]
+                }
+            },
+            "unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+            False,
+        ),
+    ],
+)
+def test_a_hindrance_has_a_word(pod: dict[str, Any], word: str, never: bool) -> None:
+    found = podstate.hindrance(pod)
+    assert found is not None and found[0].reason.startswith(word) and found[1] is never and found[0].state == "refused"
+
+
+def test_a_pod_that_is_starting_is_not_hindered() -> None:
+    assert podstate.hindrance(waiting("ContainerCreating")) is None
+    assert podstate.hindrance({"status": {}}) is None
+
+
+def test_a_refusing_quota_is_named() -> None:
+    said = 'pods "a" is forbidden: exceeded quota: team-quota, requested: requests.cpu=4, used: requests.cpu=1, limited: requests.cpu=2'
+    status = podstate.refused(said, 403)
+    assert status and status.exit == 3 and "team-quota" in status.reason and "ask for less" in status.reason
+    status = podstate.refused(said.replace("requested: requests.cpu=4", "requested: requests.cpu=1500m"), 403)
+    assert status and status.exit == 75 and "when others end" in status.reason
+
+
+def test_what_a_job_would_break_is_told_before_it_is_sent() -> None:
+    quota = {
+        "metadata": {"name": "vision"},
+        "status": {"hard": {"requests.memory": "4Gi", "pods": "2"}, "used": {"requests.memory": "3Gi", "pods": "1"}},
+    }
+    pod = {"spec": {"containers": [{"resources": {"requests": {"memory": "2048Mi"}, "limits": {"memory": "2048Mi"}}}]}}
+    assert podstate.over([quota], podstate.asked([pod])) == [
+        "vision: requests.memory: asks 2Gi, in use is 3Gi, the limit is 4Gi"
+    ]
+    assert podstate.over([quota], podstate.asked([{"spec": {"containers": [{}]}}])) == []
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["", "m", "k", "Ki", "Mi", "Gi", "M", "G"]))
+def test_quantities(number: int, unit: str) -> None:
+    assert podstate.amount(f"{number}{unit}") == pytest.approx(number * podstate.amount(f"1{unit}"))
+
+
+@pytest.mark.parametrize("text", ["", "Gi", "1Xi", "one", "1 Gi"])
+def test_what_is_no_quantity_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no quantity"):
+        podstate.amount(text)
