@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,17 @@ def join(rank: int, ranks: int, device: str, meeting: Path) -> None:
 
 
 class DeepSpeedEngine:
-    """One rank. `join` comes first."""
+    """One rank. `join` comes first. `pulse` is called with every forward pass: a sign of life."""
 
-    def __init__(self, module: Any, recipe: Recipe, config: dict[str, Any], objective: Objective | None = None) -> None:
+    def __init__(
+        self,
+        module: Any,
+        recipe: Recipe,
+        config: dict[str, Any],
+        objective: Objective | None = None,
+        pulse: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._pulse = pulse
         self._objective = objective or Classification(recipe.label_smoothing)
         self.norm = 0.0
         self._zero = int(config["zero_optimization"]["stage"])
@@ -111,6 +119,7 @@ class DeepSpeedEngine:
             raise Refused(f"a run at ZeRO stage {self._zero} keeps no checkpoints of its own yet; start it over")
 
     def _forward(self, batch: Fed) -> torch.Tensor:
+        self._pulse()
         out: torch.Tensor = self._engine(**batch.inputs(self._engine.device)).logits
         return out
 

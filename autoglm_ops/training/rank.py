@@ -14,6 +14,8 @@ from autoglm_ops.contracts.arrays import TokenArrays
 from autoglm_ops.contracts.record import Record, digest_path
 from autoglm_ops.contracts.training import TrainingRecord
 from autoglm_ops.training import checkpoint
+from autoglm_ops.training.beat import Heart
+from autoglm_ops.training.callbacks.beats import Beats
 from autoglm_ops.training.callbacks.checkpoints import Checkpoints
 from autoglm_ops.training.callbacks.progress import Bar
 from autoglm_ops.training.engine import DeepSpeedEngine, join, leave
@@ -41,11 +43,14 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
     """Train as rank `rank`. `born` is the monotonic time the group's process began."""
     torch.set_num_threads(job.plan.threads_per_rank)
     torch.use_deterministic_algorithms(True, warn_only=job.plan.device == "cuda")
+    heart = Heart(Path(job.out), rank, job.attempt)
+    heart.enter("joining")
     join(rank, job.plan.ranks, job.plan.device, meeting)
+    heart.enter("building")
     started = time.monotonic()
     module = build(job.model, job.recipe.seed)
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    engine = DeepSpeedEngine(module, job.recipe, job.deepspeed)
+    engine = DeepSpeedEngine(module, job.recipe, job.deepspeed, pulse=heart.beat)
     progress = _resumed(job, engine) or Progress()
     before, resumed = progress.tokens, progress.step
     built = time.monotonic()
@@ -56,9 +61,10 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
         len(job.model.labels),
     )
     steps_before = progress.seconds["steps"]
-    heard = [Bar(rank == 0), Checkpoints(Path(job.scratch), job.key(), engine)]
+    heard = [Beats(heart), Bar(rank == 0), Checkpoints(Path(job.scratch), job.key(), engine)]
     fit(engine, rows, job.recipe, callbacks=heard, progress=progress)
     saving = time.monotonic()
+    heart.enter("saving")
     if rank == 0:
         _write(job, module, progress, parameters)
         seconds = progress.seconds["steps"] - steps_before
@@ -71,6 +77,7 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
             tokens_per_second=round((progress.tokens - before) / max(seconds, 1e-9)),
             resumed_at_step=resumed,
         ).write(Path(job.out) / "measured.json")
+    heart.enter("done")
     leave()
 
 
