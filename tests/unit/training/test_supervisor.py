@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from autoglm_ops.contracts.training import ParallelPlan, RecoveryRules
 from autoglm_ops.errors import AutoGLMError, BadData, Refused, TryAgain
 from autoglm_ops.training import supervisor
+from autoglm_ops.training.beat import read
 from autoglm_ops.training.job import Job
 from autoglm_ops.training.models import ModelSpec
 from autoglm_ops.training.recipe import Recipe
@@ -167,14 +169,15 @@ def test_a_folder_that_takes_no_beats_makes_nobody_hang(job: Job, monkeypatch: p
         return real(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    thread = threading.Timer(2.0, lambda: _continue(Path(job.out)))
+    thread = threading.Thread(target=_continue, args=(Path(job.out),))
     thread.start()
     assert train(job, "stop").restarts == 0
     thread.join()
 
 
 def _continue(folder: Path) -> None:
-    from autoglm_ops.training.beat import read
-
-    for beat in read(folder):
-        os.kill(beat.pid, signal.SIGCONT)
+    """Wake the stopped rank once the supervisor has had the time to take it for hung."""
+    while not (stopped := [beat.pid for beat in read(folder) if supervisor._state(beat.pid) == "stopped"]):
+        time.sleep(0.05)
+    time.sleep(1.5)
+    os.kill(stopped[0], signal.SIGCONT)
