@@ -18,7 +18,6 @@ from autoglm_ops.contracts.training import RecoveryDecision, RecoveryRules, Trai
 from autoglm_ops.errors import AutoGLMError, Refused, TryAgain
 from autoglm_ops.training import kept
 from autoglm_ops.training.beat import Beat, read
-from autoglm_ops.training.group import BODY
 from autoglm_ops.training.job import Failure, Job
 from autoglm_ops.training.recovery import START, Evidence, changed, decide, hang_limit, told
 from autoglm_ops.training.warm import WarmGroup, error_of
@@ -41,30 +40,32 @@ class Trail:
         return {"restarts": self.restarts, "cold_starts": self.cold_starts, "recovery": self.events}
 
 
-def train(job: Job, folder: Path, rules: RecoveryRules | None = None, body: str = BODY) -> Trail:
-    """Run `job` to its end, whatever dies on the way, within `rules`; `folder` is for notes and beats.
+def train(job: Job, folder: Path, rules: RecoveryRules | None = None, group: WarmGroup | None = None) -> Trail:
+    """Run `job` to its end, whatever dies on the way, within `rules`; `folder` is for notes and beats. `group` is a warm one to use and keep.
 
     Raises what the last attempt failed with once recovery gives up, its reasons added: TryAgain, Refused, or AutoGLMError.
     """
+    if group is None:
+        with WarmGroup(job) as own:
+            return train(job, folder, rules, own)
     rules = rules or job.rules
     trail, history = Trail(), list[TrainingFailure]()
-    with WarmGroup(job, body) as group:
-        while True:
-            watch = _Watch(group, folder, rules, job)
-            failure = watch.attempt()
-            trail.cold_starts = group.cold_starts
-            if failure is None:
-                return trail
-            history.append(told(failure, job.attempt, watch.evidence()))
-            decision = decide(history, job.plan, rules)
-            _note(trail, history[-1], decision, watch.seconds)
-            if decision.action == "give-up":
-                raise _final(failure, trail, decision)
-            if decision.set_aside:
-                kept.set_aside(Path(job.scratch), decision.set_aside)
-            job = changed(job, decision, history[-1])
-            trail.restarts += 1
-            time.sleep(decision.wait_seconds)
+    while True:
+        watch = _Watch(group, folder, rules, job)
+        failure = watch.attempt()
+        trail.cold_starts = group.cold_starts
+        if failure is None:
+            return trail
+        history.append(told(failure, job.attempt, watch.evidence()))
+        decision = decide(history, job.plan, rules)
+        _note(trail, history[-1], decision, watch.seconds)
+        if decision.action == "give-up":
+            raise _final(failure, trail, decision)
+        if decision.set_aside:
+            kept.set_aside(Path(job.scratch), decision.set_aside)
+        job = changed(job, decision, history[-1])
+        trail.restarts += 1
+        time.sleep(decision.wait_seconds)
 
 
 class _Watch:

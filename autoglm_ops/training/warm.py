@@ -65,6 +65,11 @@ class WarmGroup:
             self._kill()
         self._ended, self.failure = True, because
 
+    @property
+    def process_id(self) -> int | None:
+        """Of the group's own process, while there is one."""
+        return None if self._process is None else self._process.pid
+
     def __enter__(self) -> Self:
         return self
 

@@ -19,6 +19,7 @@ from autoglm_ops.training.job import Job
 from autoglm_ops.training.models import ModelSpec
 from autoglm_ops.training.recipe import Recipe
 from autoglm_ops.training.supervisor import Trail
+from autoglm_ops.training.warm import WarmGroup
 
 BODIES = """
 import os, signal, sys, time
@@ -88,7 +89,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
 
 
 def train(job: Job, body: str, rules: RecoveryRules = QUICK) -> Trail:
-    return supervisor.train(job, Path(job.out), rules, f"bodies:{body}")
+    with WarmGroup(job, f"bodies:{body}") as group:
+        return supervisor.train(job, Path(job.out), rules, group)
 
 
 def ended(job: Job) -> list[str]:
