@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoglm_ops.contracts.training import RecoveryRules
 from autoglm_ops.errors import UsageError
 
 
@@ -33,6 +34,10 @@ class Here:
             )
         each = total // self.nodes
         return range(self.index * each, (self.index + 1) * each)
+
+    def rules(self, own: RecoveryRules) -> RecoveryRules:
+        """Restarts of the group here: none where other machines' ranks would have to meet it anew. Then the whole job is tried again."""
+        return own if self.nodes == 1 else own.model_copy(update={"restarts": 0})
 
     def address(self, file: Path) -> str:
         """How torch's ranks find each other: a file on one machine, a port of rank 0's machine on several."""
