@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from autoglm_ops.training import checkpoint, image
 from autoglm_ops.training.callbacks.checkpoints import Checkpoints
 from autoglm_ops.training.progress import Progress, Weights
+from autoglm_ops.training.publication import Site
 
 
 class Engine:
@@ -119,3 +121,22 @@ def test_the_run_goes_on_without_it_and_says_so(
     callback._engine.at = 3  # type: ignore[attr-defined]
     kept(callback, 3)
     assert (callback.failed, found(tmp_path)) == (1, 3)
+
+
+def test_ranks_of_several_machines_send_their_parts_and_each_continues_from_its_own(tmp_path: Path) -> None:
+    sites = [Site(tmp_path, "run", rank, 2, "ZeRO 1, float32", "here") for rank in range(2)]
+    theirs: list[bytes] = []
+
+    def elsewhere(content: bytes) -> list[bytes]:
+        theirs.append(content)
+        return []
+
+    second = Checkpoints(tmp_path, "run", Engine(4), site=sites[1], collect=elsewhere)  # type: ignore[arg-type]
+    kept(second, 2)
+    assert not list(tmp_path.iterdir())  # nothing is written where no other rank would find it
+    first = Checkpoints(tmp_path, "run", Engine(2), site=sites[0], collect=lambda own: [own, *theirs])  # type: ignore[arg-type]
+    kept(first, 2)
+    for site, at in zip(sites, (2, 4), strict=True):
+        part = checkpoint.newest_of_all(site, lambda values: np.full(2, values.max()))
+        assert part is not None and part.progress.step == 2
+        assert all(torch.equal(part.state[name], meant) for name, meant in Engine(at).live().items())
