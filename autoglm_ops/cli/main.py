@@ -37,6 +37,7 @@ GROUPS = (
     "runs",
     "replay",
     "snapshot",
+    "submit",
     "plan",
     "data",
     "report",

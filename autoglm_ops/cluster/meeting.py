@@ -38,17 +38,23 @@ def arrange(store: Store, key: str, attempt: int, kept: exchange.Kept | None) ->
     with socket.socket() as free:
         free.bind((address, 0))
         meeting = Meeting(address=address, port=free.getsockname()[1], kept=kept)
-    return exchange.post(store, f"meeting/{exchange.slot(key, attempt)}", meeting)
+    return exchange.post(store, _place(key, attempt), meeting)
 
 
 def find(store: Store, key: str, attempt: int, seconds: float = WAIT_SECONDS) -> Meeting:
     """The other ranks: wait until rank 0 has said where. Raises TryAgain when it does not."""
     end = time.monotonic() + seconds
-    while (found := exchange.posted(store, f"meeting/{exchange.slot(key, attempt)}", Meeting)) is None:
+    while (found := exchange.posted(store, _place(key, attempt), Meeting)) is None:
         if time.monotonic() > end:
             raise TryAgain(f"rank 0 of job {key[:16]} did not say where to meet within {seconds:g} s; the job is tried again")
         time.sleep(POLL_SECONDS)
     return found
+
+
+def _place(key: str, attempt: int) -> str:
+    """One for each time that Slurm starts the attempt: a requeued job has other nodes, and more to continue from."""
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    return f"meeting/{exchange.slot(exchange.slot(key, attempt), restarts)}"
 
 
 def surroundings(meeting: Meeting, nodes: int) -> dict[str, str]:

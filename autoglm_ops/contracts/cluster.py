@@ -8,7 +8,7 @@ attempt is a claim on the key, numbered from 1; only the newest claim may publis
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -120,6 +120,7 @@ class Launcher(Protocol):
         ...
 
 
+@runtime_checkable
 class Queue(Launcher, Protocol):
     """A launcher whose jobs outlive it."""
 

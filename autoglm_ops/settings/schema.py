@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from autoglm_ops.contracts.cluster import Resources
 from autoglm_ops.contracts.placement import KubernetesPlace
+from autoglm_ops.contracts.slurm import SlurmPlace
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -267,8 +268,9 @@ class Cluster(Section):
     secrets: tuple[str, ...] = ()
     """Environment variables that hold secrets: taken from this process, or from the cluster's own secret of the team."""
     kubernetes: KubernetesPlace = KubernetesPlace()
+    slurm: SlurmPlace = SlurmPlace()
     teams: dict[str, dict[str, Any]] = {}
-    """Team -> what is different for it: any of resources, priority, image, environment, secrets and kubernetes."""
+    """Team -> what is different for it: any of resources, priority, image, environment, secrets, kubernetes and slurm."""
 
     @model_validator(mode="after")
     def _teams_are_settings(self) -> Cluster:
@@ -279,7 +281,7 @@ class Cluster(Section):
     def of_team(self, team: str) -> Cluster:
         """These settings as they are for `team`. Raises ValueError for a key that is not among those above."""
         own = self.teams.get(team, {})
-        if unknown := own.keys() - {"resources", "priority", "image", "environment", "secrets", "kubernetes"}:
+        if unknown := own.keys() - {"resources", "priority", "image", "environment", "secrets", "kubernetes", "slurm"}:
             raise ValueError(f"teams.{team} may not set {sorted(unknown)[0]!r}")
         tree = self.model_dump(exclude={"teams"})
         for key, value in own.items():

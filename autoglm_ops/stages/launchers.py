@@ -10,7 +10,8 @@ from autoglm_ops.contracts.cluster import Launcher
 from autoglm_ops.settings import Settings
 
 BACKENDS = Catalog(
-    "cluster.backend", {"local": "autoglm_ops.stages.launchers:local", "kubernetes": "autoglm_ops.stages.launchers:kubernetes"}
+    "cluster.backend",
+    {name: f"autoglm_ops.stages.launchers:{name}" for name in ("local", "kubernetes", "slurm")},
 )
 
 
@@ -23,6 +24,13 @@ def open_launcher(settings: Settings) -> tuple[Launcher, str]:
 
 def local(settings: Settings) -> tuple[Launcher, str]:
     return LocalLauncher(), sys.executable
+
+
+def slurm(settings: Settings) -> tuple[Launcher, str]:
+    from autoglm_ops.cluster.slurm import SlurmLauncher
+
+    cluster = settings.cluster
+    return SlurmLauncher(cluster.slurm), cluster.slurm.python or ("python" if cluster.image else sys.executable)
 
 
 def kubernetes(settings: Settings) -> tuple[Launcher, str]:

@@ -34,7 +34,7 @@ def survey(folder: Path) -> Listing:
             raise Refused(
                 f"{folder}: {name} is a link or a device; an artefact holds regular files only: copy the file in its place"
             )
-        _check_name(name, str(folder))
+        check_name(name, str(folder))
     listing = digest_tree(folder)
     if not listing:
         raise UsageError(f"{folder} holds no file; there is nothing to store")
@@ -54,7 +54,7 @@ def parse(text: bytes, digest: str, where: str) -> Listing:
     pairs = (line.partition("\t") for line in text.decode("utf-8").split("\n")[:-1])
     listing = {name: value for name, _, value in pairs}
     for name in listing:
-        _check_name(name, where)
+        check_name(name, where)
     return listing
 
 
@@ -125,7 +125,8 @@ def copy_checked(source: BinaryIO, target: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_name(name: str, where: str) -> None:
+def check_name(name: str, where: str) -> None:
+    """Raises Refused unless `name` is a relative path of printable parts that stays where it is put."""
     parts = PurePosixPath(name).parts
     if (
         not parts

@@ -6,16 +6,16 @@ import shutil
 from pathlib import Path
 
 import yaml
-from test_train_stages import tuned, workspace
+from train_workspace import tuned, workspace
 
 from autoglm_ops.settings import Settings, load
 
 ROOT = Path(__file__).parents[2]
 
 
-def prepared(root: Path, **cluster: object) -> Path:
-    """Two ranks, four epochs, eight evaluations; `cluster` is laid over the defaults."""
-    tuned(workspace(root, plan={"ranks": 2}))
+def prepared(root: Path, epochs: int = 4, **cluster: object) -> Path:
+    """Two ranks, eight evaluations; `cluster` is laid over the defaults."""
+    tuned(workspace(root, plan={"ranks": 2}, train={"epochs": epochs}))
     shutil.copytree(ROOT / "autoglm_ops", root / "autoglm_ops", ignore=shutil.ignore_patterns("__pycache__"))
     return placed(root, **cluster)
 

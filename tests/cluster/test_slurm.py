@@ -1,0 +1,167 @@
+"""The Slurm launcher on the Slurm that $SLURM_CONF leads to; skipped, and said, where there is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from launcher_contract import JOB, Bench, LauncherContract, work
+
+from autoglm_ops.cluster.slurm import SlurmLauncher
+from autoglm_ops.contracts.cluster import JobSpec, Resources
+from autoglm_ops.contracts.slurm import SlurmPlace
+from autoglm_ops.errors import Refused
+from autoglm_ops.store import open_store
+
+there = bool(os.environ.get("SLURM_CONF")) and shutil.which("sbatch") is not None
+pytestmark = pytest.mark.skipif(not there, reason="no Slurm: set SLURM_CONF (and have sbatch) to test the Slurm launcher")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setenv("BENCH_SECRET", "correct-horse-battery")
+    uri = str(tmp_path / "store")
+    launcher = SlurmLauncher(SlurmPlace(logs=str(tmp_path / "logs")), poll=0.2)
+    return Bench(launcher, open_store(uri, tmp_path), uri, sys.executable, tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    yield
+    left = subprocess.run(["squeue", "--noheader", "--format=%j %T"], capture_output=True, text=True, check=True).stdout
+    assert left == "", "a test left a job on the cluster"
+
+
+class TestSlurmLauncher(LauncherContract):
+    pass
+
+
+def test_no_such_gpus_is_a_reason_at_once(bench: Bench) -> None:
+    with pytest.raises(Refused, match="Requested node configuration is not available") as refused:
+        bench.job = JOB.model_copy(update={"resources": Resources(gpus=9)})
+        bench.run(work("pass"))
+    assert refused.value.reasons[0].startswith("unschedulable")
+
+
+def test_more_nodes_than_there_are_is_a_reason_and_leaves_no_job(bench: Bench) -> None:
+    """Slurm takes the job, and says only afterwards that it can never start."""
+    bench.job = JOB.model_copy(update={"resources": Resources(nodes=512)})
+    try:
+        status = bench.run(work("pass"))
+    except Refused as refused:
+        assert refused.reasons[0].startswith("unschedulable")
+    else:
+        assert (status.state, status.exit) == ("refused", 75) and status.reason.startswith("unschedulable")
+
+
+def test_a_job_that_waits_too_long_says_what_for(bench: Bench) -> None:
+    """Both GPUs are taken by a job of ours."""
+    holder = job("holder", ("sleep", "60"), resources=Resources(gpus=2))
+    bench.launcher.submit(holder)
+    wait(lambda: bench.launcher.look(holder) == "running")
+    status = bench.launcher.run(job("waiter", ("true",), resources=Resources(gpus=2), deadline_seconds=3))
+    assert (status.state, status.exit) == ("deadline", 3) and "never started: Slurm says Resources" in status.reason
+    assert bench.launcher.cancel(holder)
+    assert not bench.launcher.cancel(holder)
+
+
+LAUNCH = r"""
+import sys
+from launcher_contract import Bench, work
+from autoglm_ops.cluster.slurm import SlurmLauncher
+from autoglm_ops.contracts.cluster import JobSpec, Resources
+from autoglm_ops.contracts.slurm import SlurmPlace
+from autoglm_ops.store import open_store
+from pathlib import Path
+folder = Path(sys.argv[1])
+bench = Bench(SlurmLauncher(SlurmPlace(logs=str(folder / "logs")), poll=0.2), open_store(str(folder / "store"), folder), str(folder / "store"), sys.executable, folder)
+code = "import pathlib, sys, time; p = pathlib.Path('out/made'); p.mkdir(parents=True); p.joinpath('x').touch(); pathlib.Path(sys.argv[1]).open('a').write('started\\n'); [(print('tick', n, flush=True), time.sleep(0.5)) for n in range(int(sys.argv[2]))]"
+status = bench.run(work(code).model_copy(update={"command": ("python", "-c", code, str(folder / "started"), sys.argv[2])}))
+print(status.state, status.exit)
+"""
+
+
+def launched(folder: Path, ticks: int) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(Path(__file__).parents[1] / "contracts"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    (folder / "launch.py").write_text(LAUNCH)
+    return subprocess.Popen(
+        [sys.executable, str(folder / "launch.py"), str(folder), str(ticks)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+
+
+def test_a_signal_to_the_launcher_cancels_the_job_on_the_cluster(tmp_path: Path) -> None:
+    process = launched(tmp_path, 200)
+    wait(lambda: (tmp_path / "started").exists())
+    process.send_signal(signal.SIGTERM)
+    heard = process.communicate(timeout=60)
+    assert heard[0].split() == ["cancelled", "143"], heard[1]
+    assert not list((tmp_path / "store" / "notes").glob("[rd]*/*")), "a cancelled job leaves no result"
+
+
+def test_a_killed_launcher_finds_its_job_again(tmp_path: Path) -> None:
+    """As a scheduler or worker that was killed: the second caller follows the job of the first, and the work is done once."""
+    first = launched(tmp_path, 12)
+    wait(lambda: (tmp_path / "started").exists())
+    first.kill()
+    first.communicate()
+    began = time.monotonic()
+    second = launched(tmp_path, 12)
+    out, err = second.communicate(timeout=120)
+    assert out.split() == ["succeeded", "0"], err
+    assert "attempt 1: succeeded" in err and "tick 0\n" in err and "tick 11\n" in err
+    assert (tmp_path / "started").read_text() == "started\n"
+    assert time.monotonic() - began < 60
+
+
+def test_scancel_by_somebody_else_is_a_cancel(bench: Bench) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(bench.launcher.run, job("victim", ("sleep", "60")))
+        wait(lambda: bench.launcher.look(job("victim", ("sleep", "60"))) == "running")
+        subprocess.run(["scancel", "--name=victim"], check=True)
+        status = running.result(timeout=60)
+    assert (status.state, status.exit) == ("cancelled", 143) and "scancel" in status.reason
+
+
+def test_F27_hostile_values_go_through_a_real_slurm_unread(bench: Bench, tmp_path: Path) -> None:
+    values = [
+        "$(touch evil)",
+        "`touch evil`",
+        "; touch evil",
+        "a'b\"c",
+        "{{ conf }}",
+        "%j",
+        "a,b=c",
+        "--uid=0",
+        "\n#SBATCH --hold",
+        "é",
+        "\\",
+    ]
+    code = "import json, os, pathlib, sys; pathlib.Path(sys.argv[1]).write_text(json.dumps([sys.argv[2:], os.environ['V']]))"
+    said = tmp_path / "said"
+    command = (sys.executable, "-c", code, str(said), *values)
+    status = bench.launcher.run(job("hostile", command, environment={"V": "".join(values)}, workdir=str(tmp_path)))
+    assert status.state == "succeeded"
+    assert json.loads(said.read_text()) == [values, "".join(values)]
+    assert not (tmp_path / "evil").exists()
+
+
+def job(name: str, command: tuple[str, ...], **more: object) -> JobSpec:
+    return JobSpec.model_validate({"name": name, "command": command, "deadline_seconds": 120, **more})
+
+
+def wait(true: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)

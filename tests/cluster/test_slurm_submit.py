@@ -1,0 +1,55 @@
+"""`autoglm submit` on the Slurm that $SLURM_CONF leads to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from submit_calls import Calls
+
+from autoglm_ops.cluster.services import Service
+
+there = bool(os.environ.get("SLURM_CONF")) and shutil.which("sbatch") is not None
+pytestmark = pytest.mark.skipif(not there, reason="no Slurm: set SLURM_CONF (and have sbatch) to test the Slurm launcher")
+
+
+@pytest.fixture
+def submit(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Calls:
+    monkeypatch.setenv("AUTOGLM__CLUSTER__SLURM__LOGS", str(tmp_path / "logs"))
+    monkeypatch.setenv("AUTOGLM__CLUSTER__BACKEND", "slurm")
+    return Calls(tmp_path, capsys, monkeypatch)
+
+
+def queue() -> str:
+    return subprocess.run(["squeue", "--noheader", "--format=%j"], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_job_goes_on_without_its_keeper_and_is_found_again(submit: Calls) -> None:
+    """As when the machine that submitted it was restarted."""
+    ident = submit.submitted("--gpus", "1", "--env", "NOTE=far", ticks=40)
+    submit.wait(lambda: submit.says(ident, "begins far"))
+    os.kill(Service.read(submit.home / "jobs" / ident / "keeper.json").pid, signal.SIGKILL)
+    followed = submit("logs", ident, "--follow")
+    assert followed.exit == 0 and "tick 39" in submit("logs", ident).out
+    ended = submit.ended(ident)
+    assert (ended["state"], ended["backend"]) == ("succeeded", "slurm")
+    assert (Path(ended["output"]) / "out" / "made").read_text() == ident
+
+
+def test_a_cancel_takes_it_off_the_cluster(submit: Calls) -> None:
+    ident = submit.submitted(ticks=600)
+    submit.wait(lambda: submit.says(ident, "tick 0"))
+    assert submit("cancel", ident, "--json").json["state"] == "cancelled"
+    assert queue() == ""
+
+
+def test_what_the_cluster_refuses_is_no_job(submit: Calls) -> None:
+    said = submit("--gpus", "9", "--", "true")
+    assert said.exit == 3 and "Requested node configuration is not available" in said.err
+    assert submit("list", "--json").json == []
+    said = submit("--image", "registry/trainer:1", "--", "true")
+    assert said.exit == 2 and "cluster.slurm.prefix" in said.err

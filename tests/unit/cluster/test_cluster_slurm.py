@@ -1,0 +1,204 @@
+"""Slurm without a Slurm: a job as words, what Slurm says as a status, a growing log. tests/cluster has the real one."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoglm_ops.cluster import slurm_batch, slurm_commands
+from autoglm_ops.cluster.slurm import SlurmLauncher
+from autoglm_ops.cluster.slurm_state import parse, status
+from autoglm_ops.cluster.tail import Tail
+from autoglm_ops.contracts.cluster import JobSpec, Resources
+from autoglm_ops.contracts.slurm import SlurmPlace
+from autoglm_ops.errors import Refused, TryAgain, UsageError
+
+PLACE = SlurmPlace(logs="/shared/logs")
+SCRIPT = Path("/tmp/job.sh")
+HOSTILE = (
+    "$(touch /tmp/evil)", "`id`", "; rm -rf /", "&& id", "| id", "\n#SBATCH --uid=0", "a\nb", "'", '"', "\\", "--uid=0", "-", "%j%x",
+    "{{ conf }}", "${HOME}", "*", "~root", "\u202e", "é", "a b", "a\tb", "<(id)", "!!", "#", "a,b=c", "\x1b[31m",
+)  # fmt: skip
+
+
+def job(**more: object) -> JobSpec:
+    return JobSpec.model_validate({"name": "train", "command": ("python", "-m", "x"), "deadline_seconds": 100, **more})
+
+
+def test_a_job_becomes_these_words() -> None:
+    wanted = Resources(nodes=2, gpus=4, cpu=7.5, memory_gib=30)
+    place = SlurmPlace(logs="/shared/logs", partition="gpu", account="vision", qos="long")
+    spec = job(
+        key="a" * 64,
+        attempt=3,
+        store="s3://b/p",
+        resources=wanted,
+        team="vision",
+        priority="low",
+        workdir="/w",
+        secrets=("TOKEN",),
+    )
+    assert slurm_batch.words(spec, place, SCRIPT) == [
+        "sbatch", "--parsable", "--requeue", "--job-name=autoglm-train-aaaaaaaaaaaaaaaa-3", "--comment=team=vision", "--nodes=2",
+        "--ntasks=2", "--ntasks-per-node=1", "--gpus-per-node=4", "--cpus-per-task=8", "--mem=30720M", "--time=4", "--signal=TERM@60",
+        "--nice=1000", "--partition=gpu", "--account=vision", "--qos=long", "--chdir=/w",
+        "--output=/shared/logs/autoglm-train-aaaaaaaaaaaaaaaa-3.log", "--open-mode=append",
+        "--export=AUTOGLM_JOB_ATTEMPT,AUTOGLM_JOB_STORE,HOME,LANG,LC_ALL,PATH,PYTHONPATH,TMPDIR,TOKEN,TZ,USER",
+        "/tmp/job.sh", "python", "-m", "x",
+    ]  # fmt: skip
+
+
+def test_what_is_not_asked_for_is_left_to_the_cluster() -> None:
+    words = slurm_batch.words(job(deadline_seconds=None), PLACE, SCRIPT)
+    assert not [
+        word
+        for word in words
+        if word.startswith(("--gpus", "--mem", "--cpus", "--time", "--signal", "--partition", "--account"))
+    ]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_F27_a_value_is_one_word_or_refused_and_never_part_of_the_script(value: str, tmp_path: Path) -> None:
+    """Wherever a value goes in; the script is the same bytes for all, and a shell that runs it gets the command as it was."""
+    spec = job(command=("show", value), environment={"V": value}, image=value)
+    place = SlurmPlace(logs=f"/shared/{value}".replace("\\", ""), prefix=("run", "{image}"))
+    words = slurm_batch.words(spec, place, SCRIPT)
+    assert words[words.index(str(SCRIPT)) + 1 :] == ["run", value, "show", value]
+    assert not [word for word in words[: words.index(str(SCRIPT))] if not word.startswith("--") and word != "sbatch"]
+    assert slurm_batch.environment(spec, {})["V"] == value
+    for bad in ({"name": value}, {"environment": {value: "x"}}, {"secrets": (value,)}):
+        if value not in ("-",):
+            with pytest.raises(UsageError):
+                slurm_batch.words(job(**bad), place, SCRIPT)
+    script = tmp_path / "job.sh"
+    script.write_text(slurm_batch.SCRIPT.replace("srun ", "printf '%s\\0' "))
+    heard = subprocess.run(["sh", script, "show", value], capture_output=True, text=True, check=True).stdout
+    assert heard.split("\0")[-2] == value
+    with pytest.raises(ValueError, match="pattern"):
+        SlurmPlace(partition=value)
+
+
+@given(st.text(max_size=40))
+def test_F27_a_name_is_plain_or_refused(name: str) -> None:
+    try:
+        checked = slurm_batch.checked_name(name)
+    except UsageError:
+        return
+    assert shlex.quote(checked) == checked and "/" not in checked and not checked.startswith("-")
+
+
+def test_F28_a_secret_is_in_no_word() -> None:
+    spec = job(secrets=("TOKEN",), environment={"A": "b"})
+    assert "s3cret" not in " ".join(slurm_batch.words(spec, PLACE, SCRIPT))
+    assert slurm_batch.environment(spec, {"TOKEN": "s3cret", "OTHER": "x", "SLURM_CONF": "/c"}) == {
+        "TOKEN": "s3cret", "A": "b", "SLURM_CONF": "/c",
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="needs the secret TOKEN"):
+        slurm_batch.environment(spec, {})
+
+
+def test_an_image_needs_something_that_starts_it() -> None:
+    with pytest.raises(UsageError, match=r"cluster\.slurm\.prefix"):
+        slurm_batch.command(job(image="registry/x:1"), PLACE)
+    place = SlurmPlace(prefix=("apptainer", "exec", "--nv", "{image}"))
+    assert slurm_batch.command(job(image="x.sif"), place) == ["apptainer", "exec", "--nv", "x.sif", "python", "-m", "x"]
+    with pytest.raises(UsageError, match="NUL"):
+        slurm_batch.command(job(command=("a\0b",)), PLACE)
+
+
+LINE = (
+    "JobId=7 JobName=autoglm-x UserId=u(1) JobState={state} Reason={why} Dependency=(null) Requeue=1 Restarts=1 ExitCode={code} "
+    "SubmitTime=2026-11-26T18:35:29 NodeList=n[1-2] Command=./job.sh JobState=COMPLETED ExitCode=0:0 Comment=JobState=RUNNING"
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "why", "code", "told"),
+    [
+        ("COMPLETED", "None", "0:0", ("succeeded", 0, "")),
+        ("FAILED", "NonZeroExitCode", "3:0", ("failed", 3, "exit")),
+        ("FAILED", "NonZeroExitCode", "143:0", ("cancelled", 143, "cancelled")),
+        ("FAILED", "RaisedSignal:9(Killed)", "0:9", ("lost", 75, "failed: signal 9")),
+        ("OUT_OF_MEMORY", "OutOfMemory", "0:125", ("lost", 3, "out-of-memory")),
+        ("TIMEOUT", "TimeLimit", "0:15", ("deadline", 3, "deadline")),
+        ("DEADLINE", "None", "0:0", ("deadline", 3, "deadline")),
+        ("NODE_FAIL", "NodeDown", "1:0", ("lost", 75, "node-fail")),
+        ("BOOT_FAIL", "None", "0:0", ("lost", 75, "boot-fail")),
+        ("PREEMPTED", "None", "0:0", ("lost", 75, "preempted")),
+        ("CANCELLED", "None", "0:15", ("cancelled", 143, "cancelled")),
+    ],
+)
+def test_every_end_has_a_reason(state: str, why: str, code: str, told: tuple[str, int, str]) -> None:
+    """What this Slurm cannot be made to do (out of memory, a node that fails) is held here, from its documented words."""
+    seat = parse(LINE.format(state=state, why=why, code=code))
+    found = status(seat, 1.0)
+    assert (found.state, found.exit) == told[:2] and found.reason.startswith(told[2])
+    assert seat.seen == "ended" and (not found.reason or "job 7 on n[1-2]" in found.reason)
+
+
+@pytest.mark.parametrize(
+    ("state", "why", "seen", "hopeless"),
+    [
+        ("PENDING", "Resources", "pending", False),
+        ("PENDING", "BadConstraints", "pending", True),
+        ("PENDING", "PartitionNodeLimit", "pending", True),
+        ("REQUEUED", "BeginTime", "pending", False),
+        ("RUNNING", "None", "running", False),
+        ("COMPLETING", "None", "running", False),
+        ("FAILED", "BadConstraints", "ended", False),
+    ],
+)
+def test_waiting_that_can_end_is_told_from_waiting_that_cannot(state: str, why: str, seen: str, hopeless: bool) -> None:
+    seat = parse(LINE.format(state=state, why=why, code="0:0"))
+    assert (seat.seen, seat.hopeless is not None) == (seen, hopeless)
+    assert seat.submitted > 0 and seat.restarts == 1
+
+
+def fake(folder: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command of Slurm's that answers as a real one does when things are wrong; the right answers come from a real one."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ("sbatch: error: Batch job submission failed: Requested node configuration is not available", Refused),
+        ("sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit)", Refused),
+        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", TryAgain),
+        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", TryAgain),
+    ],
+)
+def test_a_refusal_is_told_from_a_controller_that_is_away(
+    said: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(tmp_path, "sbatch", f"echo {shlex.quote(said)} >&2; exit 1", monkeypatch)
+    with pytest.raises(error, match=r"not available|policy|Unable to contact|timed out"):
+        slurm_commands.submit(["sbatch"], {"PATH": str(tmp_path) + ":/bin:/usr/bin"})
+
+
+def test_without_the_commands_it_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match=r"squeue is not installed here; .* login node"):
+        SlurmLauncher(PLACE).look(job())
+
+
+def test_a_log_is_given_line_by_line_however_it_grows(tmp_path: Path) -> None:
+    heard: list[bytes] = []
+    tail = Tail(tmp_path / "log")
+    tail.forward(lambda _, line: heard.append(line))
+    assert (heard, tail.seen) == ([], False)
+    for piece in (b"a\nb", b"c\n", b"\xff\n", b"d" * 70_000, b"e\nlast"):
+        with tail.path.open("ab") as file:
+            file.write(piece)
+        tail.forward(lambda _, line: heard.append(line))
+    tail.finish(lambda _, line: heard.append(line))
+    assert heard[:3] == [b"a\n", b"bc\n", b"\xff\n"] and heard[-1] == b"last"
+    assert b"".join(heard) == tail.path.read_bytes() and max(map(len, heard)) < 140_000
