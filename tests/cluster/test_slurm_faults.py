@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from launcher_contract import JOB, Bench, work
+from on_slurm import command, needs_slurm
 from two_nodes import cannot, start_controller, stop, two_nodes
 
 from autoglm_ops.cluster.slurm import SlurmLauncher
 from autoglm_ops.contracts.slurm import SlurmPlace
 from autoglm_ops.store import open_store
+from conftest import wait_for
 
-there = bool(os.environ.get("SLURM_CONF")) and shutil.which("sbatch") is not None
 pytestmark = [
-    pytest.mark.skipif(not there, reason="no Slurm: set SLURM_CONF (and have sbatch) to test the Slurm launcher"),
+    needs_slurm,
     pytest.mark.skipif(bool(cannot()), reason=str(cannot())),
 ]
 CODE = (
@@ -61,11 +59,11 @@ def test_a_job_whose_node_fails_goes_on_on_another(bench: Bench, tmp_path: Path)
     wanted = work(CODE, keeps=("scratch/step-*",)).model_copy(update={"command": ("python", "-c", CODE, str(said), "100")})
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(bench.run, wanted)
-        wait(lambda: any((tmp_path / "store" / "notes").glob("kept/*")))
+        wait_for(lambda: any((tmp_path / "store" / "notes").glob("kept/*")))
         node = said.read_text().split()[0]
         number = command("squeue", "--noheader", "--format=%A")
         command("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
-        wait(lambda: "JobState=PENDING" in command("scontrol", "show", "job", number))
+        wait_for(lambda: "JobState=PENDING" in command("scontrol", "show", "job", number))
         command("scontrol", "update", f"JobId={number}", "StartTime=now")
         status = running.result(timeout=120)
     assert (status.state, status.exit) == ("succeeded", 0), status
@@ -78,21 +76,10 @@ def test_a_controller_that_is_restarted_ends_nothing(bench: Bench, conf: Path, t
     wanted = work(CODE).model_copy(update={"command": ("python", "-c", CODE, str(said), "8")})
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(bench.run, wanted)
-        wait(said.exists)
+        wait_for(said.exists)
         stop(conf.parent / "slurmctld.pid")
         time.sleep(4)
         start_controller(conf)
         status = running.result(timeout=120)
     assert (status.state, status.exit) == ("succeeded", 0), status
     assert len(said.read_text().splitlines()) == 1
-
-
-def command(*words: str) -> str:
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def wait(true: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)
