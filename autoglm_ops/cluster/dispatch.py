@@ -23,15 +23,15 @@ def run_work(work: Work, job: JobSpec, launcher: Launcher, store: Store, python:
     if (done := exchange.finished(store, placed.key or "")) is not None:
         log.info("job %s is done already, by attempt %d", placed.name, done.attempt)
         return _status(done)
-    return answer(placed, launcher.run(placed), store)
+    return believed(store, placed, launcher.run(placed))
 
 
-def answer(placed: JobSpec, said: JobStatus, store: Store) -> JobStatus:
-    """How the attempt ended: its result in the store, or else what the launcher `said` of a job that left none."""
-    if said.state == "cancelled":
-        return said
+def believed(store: Store, placed: JobSpec, status: JobStatus) -> JobStatus:
+    """How an attempt ended: what the store says, and what the launcher said only where the store says nothing."""
+    if status.state == "cancelled":
+        return status
     found = exchange.ended(store, placed.key or "", placed.attempt)
-    return _unsaid(said) if found is None else _status(found)
+    return _unsaid(status) if found is None else _status(found)
 
 
 def place(work: Work, job: JobSpec, launcher: Launcher, store: Store, python: str) -> JobSpec:

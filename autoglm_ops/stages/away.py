@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoglm_ops.cluster import exchange
-from autoglm_ops.cluster.dispatch import answer, place
+from autoglm_ops.cluster.dispatch import believed, place
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Launcher, Resources, Store, Work
 from autoglm_ops.contracts.record import Completion
 from autoglm_ops.errors import SettingsError, Tampered
@@ -88,7 +88,7 @@ def take(root: Path, sent: Sent, said: JobStatus, started: float) -> JobStatus:
     """
     attempt = runner.attempts(root, sent.spec.name) + 1
     runner.completion_path(root, sent.spec.name).unlink(missing_ok=True)
-    status = answer(sent.job, said, sent.store)
+    status = believed(sent.store, sent.job, said)
     with tempfile.TemporaryDirectory(prefix=f".{sent.spec.name}.", dir=root / "out") as folder:
         _take(root, sent.spec, status, sent.store, Path(folder))
     _record(root, sent.spec, status, attempt, started)

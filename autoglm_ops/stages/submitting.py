@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from autoglm_ops.cluster import exchange, services
-from autoglm_ops.cluster.dispatch import answer, place
+from autoglm_ops.cluster.dispatch import believed, place
 from autoglm_ops.cluster.services import Service
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Queue, Store, Work
 from autoglm_ops.contracts.record import Record
@@ -109,7 +109,7 @@ def keep(ident: str, home: Path) -> JobStatus:
     launcher, _ = launchers.open_launcher(settings)
     try:
         status = launcher.follow(record.job) if isinstance(launcher, Queue) else launcher.run(record.job)
-        status = answer(record.job, status, store)
+        status = believed(store, record.job, status)
         _bring(status, store, folder)
     except AutoGLMError as error:
         status = JobStatus(state="failed", exit=error.exit_code, seconds=time.time() - record.created, reason=str(error))
@@ -245,7 +245,7 @@ def _ended(record: Submitted, folder: Path, settings: Settings, home: Path) -> J
     store = open_store(settings.store.uri, home)
     if exchange.ended(store, record.job.key or "", record.job.attempt) is None:
         return None
-    status = answer(record.job, JobStatus(state="lost", exit=TryAgain.exit_code, seconds=0), store)
+    status = believed(store, record.job, JobStatus(state="lost", exit=TryAgain.exit_code, seconds=0))
     _bring(status, store, folder)
     status.write(folder / "status.json")
     return status

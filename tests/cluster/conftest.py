@@ -70,11 +70,24 @@ def s3_server(
     from s3_server import serve_s3
 
     name = namespaces()
-    core.create_namespaced_pod(name, {"metadata": {"name": "first"}, "spec": {"containers": [{"name": "x", "image": BARE}]}})
+    wait_for(lambda: _created(core, name))
     wait_for(lambda: core.read_namespaced_pod("first", name).status.pod_ip)
     core.delete_namespaced_pod("first", name, grace_period_seconds=0)
     with serve_s3(tmp_path_factory.mktemp("s3"), HOST) as environment:
         yield environment
+
+
+def _created(core: Any, namespace: str) -> bool:
+    """A namespace of an older cluster takes pods only once its service account has a token."""
+    from kubernetes.client.exceptions import ApiException
+
+    try:
+        core.create_namespaced_pod(
+            namespace, {"metadata": {"name": "first"}, "spec": {"containers": [{"name": "x", "image": BARE}]}}
+        )
+    except ApiException:
+        return False
+    return True
 
 
 @pytest.fixture

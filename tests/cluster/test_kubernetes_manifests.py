@@ -51,11 +51,11 @@ def test_a_job_runs_under_the_teams_rules(
     greedy = Bench(
         bench.launcher, bench.store, s3, "python", tmp_path, job.model_copy(update={"resources": Resources(memory_gib=65)})
     )
-    assert "team-quota: limits.memory: asks 65Gi" in greedy.run(work("")).reason
+    assert "team-quota: limits.memory: asks 65Gi" in greedy.run(work("1")).reason
     large = Bench(
         bench.launcher, bench.store, s3, "python", tmp_path, job.model_copy(update={"resources": Resources(memory_gib=33)})
     )
-    assert "maximum memory usage per Container is 32Gi" in large.run(work("")).reason
+    assert "maximum memory usage per Container is 32Gi" in large.run(work("2")).reason
 
 
 @pytest.mark.parametrize(

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from launcher_contract import JOB, Bench, LauncherContract, work
+from on_slurm import needs_slurm
 
 from autoglm_ops.cluster.slurm import SlurmLauncher
 from autoglm_ops.contracts.cluster import JobSpec, Resources
 from autoglm_ops.contracts.slurm import SlurmPlace
 from autoglm_ops.errors import Refused
 from autoglm_ops.store import open_store
+from conftest import wait_for
 
-there = bool(os.environ.get("SLURM_CONF")) and shutil.which("sbatch") is not None
-pytestmark = pytest.mark.skipif(not there, reason="no Slurm: set SLURM_CONF (and have sbatch) to test the Slurm launcher")
+pytestmark = needs_slurm
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_job_that_waits_too_long_says_what_for(bench: Bench) -> None:
     """Both GPUs are taken by a job of ours."""
     holder = job("holder", ("sleep", "60"), resources=Resources(gpus=2))
     bench.launcher.submit(holder)
-    wait(lambda: bench.launcher.look(holder) == "running")
+    wait_for(lambda: bench.launcher.look(holder) == "running")
     status = bench.launcher.run(job("waiter", ("true",), resources=Resources(gpus=2), deadline_seconds=3))
     assert (status.state, status.exit) == ("deadline", 3) and "never started: Slurm says Resources" in status.reason
     assert bench.launcher.cancel(holder)
@@ -102,7 +102,7 @@ def launched(folder: Path, ticks: int) -> subprocess.Popen[str]:
 
 def test_a_signal_to_the_launcher_cancels_the_job_on_the_cluster(tmp_path: Path) -> None:
     process = launched(tmp_path, 200)
-    wait(lambda: (tmp_path / "started").exists())
+    wait_for(lambda: (tmp_path / "started").exists())
     process.send_signal(signal.SIGTERM)
     heard = process.communicate(timeout=60)
     assert heard[0].split() == ["cancelled", "143"], heard[1]
@@ -112,7 +112,7 @@ def test_a_signal_to_the_launcher_cancels_the_job_on_the_cluster(tmp_path: Path)
 def test_a_killed_launcher_finds_its_job_again(tmp_path: Path) -> None:
     """As a scheduler or worker that was killed: the second caller follows the job of the first, and the work is done once."""
     first = launched(tmp_path, 12)
-    wait(lambda: (tmp_path / "started").exists())
+    wait_for(lambda: (tmp_path / "started").exists())
     first.kill()
     first.communicate()
     began = time.monotonic()
@@ -127,7 +127,7 @@ def test_a_killed_launcher_finds_its_job_again(tmp_path: Path) -> None:
 def test_scancel_by_somebody_else_is_a_cancel(bench: Bench) -> None:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(bench.launcher.run, job("victim", ("sleep", "60")))
-        wait(lambda: bench.launcher.look(job("victim", ("sleep", "60"))) == "running")
+        wait_for(lambda: bench.launcher.look(job("victim", ("sleep", "60"))) == "running")
         subprocess.run(["scancel", "--name=victim"], check=True)
         status = running.result(timeout=60)
     assert (status.state, status.exit) == ("cancelled", 143) and "scancel" in status.reason
@@ -158,10 +158,3 @@ def test_F27_hostile_values_go_through_a_real_slurm_unread(bench: Bench, tmp_pat
 
 def job(name: str, command: tuple[str, ...], **more: object) -> JobSpec:
     return JobSpec.model_validate({"name": name, "command": command, "deadline_seconds": 120, **more})
-
-
-def wait(true: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
+from on_slurm import command, needs_slurm
 from submit_calls import Calls
 
 from autoglm_ops.cluster.services import Service
 
-there = bool(os.environ.get("SLURM_CONF")) and shutil.which("sbatch") is not None
-pytestmark = pytest.mark.skipif(not there, reason="no Slurm: set SLURM_CONF (and have sbatch) to test the Slurm launcher")
+pytestmark = needs_slurm
 
 
 @pytest.fixture
@@ -25,7 +23,7 @@ def submit(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 
 def queue() -> str:
-    return subprocess.run(["squeue", "--noheader", "--format=%j"], capture_output=True, text=True, check=True).stdout
+    return command("squeue", "--noheader", "--format=%j")
 
 
 def test_a_job_goes_on_without_its_keeper_and_is_found_again(submit: Calls) -> None:
