@@ -45,6 +45,9 @@ ROOT = Path(__file__).parents[2]
 KINDS = ((0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"))
 RULES = RecoveryRules(restarts=20, hang_seconds=5.0, backoff_seconds=0.0, checkpoint_steps=10)
 BATCH, VOCABULARY, WIDTH = 16, 40, 24
+_FLAT = {"reduce_bucket_size": 20_000, "allgather_bucket_size": 20_000}  # DeepSpeed's own are 2 GB, whatever the model
+_LIVE = {"stage3_prefetch_bucket_size": 20_000, "stage3_max_live_parameters": 40_000, "stage3_param_persistence_threshold": 400}
+BUCKETS: tuple[dict[str, int], ...] = ({}, _FLAT, _FLAT, _FLAT | _LIVE)
 
 
 def tokens(folder: Path, rows: int = 320) -> Path:
@@ -67,7 +70,7 @@ def job_of(root: Path, data: Path, zero: int, precision: str, steps: int, **upda
     plan = ParallelPlan.model_validate(
         {
             "ranks": 2, "micro_batch": BATCH // 4, "accumulation": 2, "zero_stage": zero, "precision": precision, "device": "cpu",
-            "threads_per_rank": 1, "memory_bytes": {}, "fits": True, "reasons": (),
+            "threads_per_rank": 1, "memory_bytes": {}, "fits": True, "reasons": (), "buckets": BUCKETS[zero],
         }
         | update
     )  # fmt: skip
