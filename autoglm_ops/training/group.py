@@ -8,6 +8,7 @@ read from the environment when torch is imported. A rank that ends ends the grou
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -22,13 +23,14 @@ from autoglm_ops import errors, logs
 from autoglm_ops.contracts.record import write_text
 from autoglm_ops.errors import AutoGLMError, TryAgain
 from autoglm_ops.training.job import Failure, Job
+from autoglm_ops.training.lm_job import LmJob
 
 GRACE = 2.0
 """Seconds in which the other ranks may still say why they failed, and after which they are killed."""
 _PR_SET_PDEATHSIG = 1
 
 
-def launch(job: Job, folder: Path) -> None:
+def launch(job: Job | LmJob, folder: Path) -> None:
     """Run `job` to its end in a process group of its own making; `folder` is for its notes.
 
     Raises the failed rank's own error (its class when it is one of ours), or TryAgain when a rank was killed from outside.
@@ -47,7 +49,7 @@ def launch(job: Job, folder: Path) -> None:
         raise _error(folder, code)
 
 
-def _environment(job: Job) -> dict[str, str]:
+def _environment(job: Job | LmJob) -> dict[str, str]:
     threads = str(job.plan.threads_per_rank)
     return {
         **os.environ,
@@ -84,9 +86,7 @@ def main(path: Path, parent: int) -> int:
     born = time.monotonic()
     _die_with(parent)
     logs.configure(stage="train")
-    job = Job.read(path)
-    from autoglm_ops.training.rank import work
-
+    job, work = _body(path)
     with tempfile.TemporaryDirectory(prefix="autoglm-ranks-") as meeting:
         spot = Path(meeting) / "store"
         with _ranks(job.plan.ranks, lambda rank: _guarded(rank, path.parent, lambda: work(job, rank, spot, born))) as children:
@@ -95,6 +95,17 @@ def main(path: Path, parent: int) -> int:
         return 0
     write_text(path.parent / "failure.json", failed.to_json())
     return failed.exit
+
+
+def _body(path: Path) -> tuple[Job | LmJob, Callable[..., None]]:
+    """The job in the file `path`, and what its ranks do. Importing that is the group's slow part."""
+    if json.loads(path.read_text(encoding="utf-8")).get("kind") == "causal-lm":
+        from autoglm_ops.training import lm_rank
+
+        return LmJob.read(path), lm_rank.work
+    from autoglm_ops.training import rank
+
+    return Job.read(path), rank.work
 
 
 def _guarded(rank: int, folder: Path, body: Callable[[], None]) -> int:
