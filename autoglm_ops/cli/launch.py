@@ -84,7 +84,7 @@ def launch(
 
 def _settings() -> Settings:
     path = checkout() / "params.yaml"
-    return load(path) if path.exists() else Settings()
+    return load(path) if path.exists() else Settings.model_validate({"flow": {"suite": None}})
 
 
 def _switched(

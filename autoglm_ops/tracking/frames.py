@@ -13,6 +13,8 @@ from pathlib import Path
 from autoglm_ops.errors import Tampered
 
 _HEADER = struct.Struct(">II")
+OVERHEAD = _HEADER.size
+"""Bytes of a record beside its own."""
 
 
 def framed(payload: bytes) -> bytes:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from autoglm_ops.contracts.record import Record, write_text
 from autoglm_ops.errors import TryAgain
-from autoglm_ops.tracking.frames import framed, read_frames
+from autoglm_ops.tracking.frames import OVERHEAD, framed, read_frames
 
 
 class Point(Record):
@@ -57,18 +57,19 @@ Send = Callable[[Sequence[Point]], None]
 
 
 def deliver(path: Path, send: Send, batch: int = 200) -> int:
-    """Send what was spooled since the last time, and note how far it came beside the spool. Returns how many points went.
+    """Send what was spooled since the last time, `batch` points at once, each batch noted beside the spool. Returns how many went.
 
     Raises TryAgain when the server is away; what was noted until then is delivered.
     """
     note = path.with_suffix(".delivered")
     start = int(note.read_text()) if note.exists() else 0
-    points, end = _points(path, start)
-    for at in range(0, len(points), batch):
-        send(points[at : at + batch])
-    if end != start:
-        write_text(note, f"{end}\n")
-    return len(points)
+    payloads, _ = read_frames(path, start)
+    for at in range(0, len(payloads), batch):
+        part = payloads[at : at + batch]
+        send([Point.model_validate_json(payload) for payload in part])
+        start += sum(len(payload) + OVERHEAD for payload in part)
+        write_text(note, f"{start}\n")
+    return len(payloads)
 
 
 def waiting(path: Path) -> int:

@@ -52,7 +52,7 @@ def test_nothing_is_lost_and_nothing_doubled_over_200_deaths(tmp_path: Path) -> 
     spool.close()
     while waiting(spool.path):
         try:
-            deliver(spool.path, server.send)
+            deliver(spool.path, server.send, batch=7)
         except TryAgain:
             continue
     assert server.rows == {(key, at): 1 for key in ("loss", "norm") for at in range(1, step + 1)}
