@@ -22,7 +22,7 @@ _LAYER = re.compile(r"^(.*?\.(?:layers|h|layer|block)\.\d+)\.")
 
 
 class ExplosionReset(Callback):
-    """Every `keep` quiet steps the weights and the optimizer's state are kept; a loss or a gradient norm of more than `factor` times its
+    """Every `keep` steps the weights and the optimizer's state are kept, and are good once the next step was quiet; a loss or a gradient norm of more than `factor` times its
     median over the last `window` steps puts the layer back whose weights lie furthest from them, relative to their size.
 
     The optimizer's moments go back as a whole: one that holds the explosion would repeat it. Every rank decides alike, since the loss is
@@ -41,6 +41,7 @@ class ExplosionReset(Callback):
         self._engine, self._factor, self._window, self._every = engine, factor, window, keep
         self._seen: list[tuple[float, float]] = []
         self._good: tuple[Weights, Weights] | None = None
+        self._unproven: tuple[Weights, Weights] | None = None
 
     def on_start(self, progress: Progress) -> None:
         self._good = (self._engine.weights(), self._engine.state())
@@ -49,10 +50,12 @@ class ExplosionReset(Callback):
         now = (self._mean(progress.loss), progress.norm)
         if len(self._seen) >= 3 and self._exploded(now):
             self._reset(progress)
+            self._unproven = None
             return
+        self._good, self._unproven = self._unproven or self._good, None  # a loss is of the weights before its step
         self._seen = [*self._seen[-self._window + 1 :], now]
         if progress.step % self._every == 0:
-            self._good = (self._engine.weights(), self._engine.state())
+            self._unproven = (self._engine.weights(), self._engine.state())
 
     def _mean(self, loss: float) -> float:
         return float(self._engine.add(np.array([loss]))[0]) / self._engine.ranks
