@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from autoglm_ops.contracts.record import Record
 
@@ -129,6 +129,53 @@ class TuningReport(Record):
     reasons: tuple[str, ...] = ()
 
 
+class RecoveryRules(Record):
+    """How a training group is kept going. None of it changes what an undisturbed run gives."""
+
+    restarts: int = Field(default=3, ge=0)
+    """Restarts in a row that bring no newer checkpoint; a newer one refills them."""
+    hang_seconds: float | None = Field(default=None, gt=0)
+    """Without a beat for this long a rank hangs; None follows the longest pause measured so far."""
+    backoff_seconds: float = Field(default=1.0, ge=0)
+    """The second restart in a row waits this long, each one after it twice as long and that again; the first waits for nothing."""
+    checkpoint_steps: int | None = Field(default=100, ge=1)
+    """A checkpoint after so many steps, beside those after evaluations; None leaves it at those."""
+
+
+Cause = Literal["killed", "out-of-memory", "diverged", "disk-full", "lost-peer", "hang", "never-joined", "refused", "unknown"]
+
+
+class TrainingFailure(Record):
+    """One attempt that ended badly. `step` is the last one known of, `kept` the newest checkpoint's, `resumed` where the attempt began."""
+
+    attempt: int
+    cause: Cause
+    rank: int
+    step: int
+    kept: int
+    resumed: int
+    message: str
+
+
+class RecoveryDecision(Record):
+    """What is done about the newest failure, and why."""
+
+    action: Literal["resume", "halve-micro-batch", "roll-back", "quarantine", "give-up"]
+    reason: str
+    wait_seconds: float = 0.0
+    set_aside: int = 0
+    """The step of a checkpoint not to continue from again; 0 for none."""
+
+
+class TrainingChange(Record):
+    """What a recovery changed of a run: from `step` on its weights are no longer those of the undisturbed run, bit for bit."""
+
+    number: int
+    kind: Literal["micro-batch", "rate", "layout"]
+    why: str
+    step: int = 0
+
+
 class TrainingRecord(Record):
     """`out/train/training.json`. Only what the same parameters, data and ranks always give."""
 
@@ -144,6 +191,13 @@ class TrainingRecord(Record):
     validation: tuple[tuple[int, float], ...]
     best_step: int
     weights_sha256: str
+    changes: tuple[TrainingChange, ...] = ()
+    """What recoveries changed on the way; left out of the file when nothing was."""
+
+    @model_serializer(mode="wrap")
+    def _without_no_changes(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        told: dict[str, Any] = dump(self)
+        return told if self.changes else {key: value for key, value in told.items() if key != "changes"}
 
 
 class CheckpointManifest(Record):

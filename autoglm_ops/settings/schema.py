@@ -247,6 +247,17 @@ class Cluster(Section):
     deadline_seconds: Positive = 3600.0
 
 
+class Recovery(Section):
+    restarts: int = Field(default=3, ge=0)
+    """Restarts of the training group in a row that bring no newer checkpoint; a newer one refills them."""
+    hang_seconds: float | None = Field(default=None, gt=0)
+    """Without a beat for this long a rank hangs; null follows the longest pause measured so far."""
+    backoff_seconds: float = Field(default=1.0, ge=0)
+    """The second restart in a row waits this long, later ones twice as long and more; the first does not wait."""
+    checkpoint_steps: int | None = Field(default=100, ge=1)
+    """A checkpoint after so many steps, beside those after evaluations; null leaves it at those."""
+
+
 class Serving(Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -286,9 +297,10 @@ class Settings(Section):
     store: StoreSettings = StoreSettings()
     tracking: Tracking = Tracking()
     cluster: Cluster = Cluster()
+    recovery: Recovery = Recovery()
     serving: Serving = Serving()
     notify: Notify = Notify()
 
 
-PLACEMENT = frozenset({"store", "tracking", "cluster", "serving", "notify"})
+PLACEMENT = frozenset({"store", "tracking", "cluster", "recovery", "serving", "notify"})
 """Sections that change where things are and never what a stage outputs: overridable at any time (design §5)."""

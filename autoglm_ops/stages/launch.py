@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from autoglm_ops.contracts.launch import LaunchRecord, Setting
-from autoglm_ops.contracts.record import digest_path
+from autoglm_ops.contracts.record import digest_path, write_text
 from autoglm_ops.errors import TryAgain
 from autoglm_ops.planning import refuse_unless_fits
 from autoglm_ops.stages import launch_rows, launch_tune
 from autoglm_ops.stages.launch_plan import Place, Ready, refuse_over_budget, with_rate
-from autoglm_ops.training import artifact, group
+from autoglm_ops.training import artifact, supervisor
 from autoglm_ops.training.lm_job import LmJob, resident
+from autoglm_ops.training.warm import WarmGroup
 
 log = logging.getLogger(__name__)
 
 RECORD = "launch.json"
+BODY = "autoglm_ops.training.lm_rank:work"
 
 
 class Done(NamedTuple):
@@ -49,7 +51,7 @@ def start(ready: Ready, place: Place, watch: Callable[[str], None]) -> Done:
     work = scratch / "group"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    job = ready.job.model_copy(update={"out": str(work), "scratch": str(scratch)})
+    job = ready.job.model_copy(update={"out": str(work), "scratch": str(scratch / "checkpoints")})
     watch("training")
     away = _trained(job, work, ready, place)
     _publish(ready, job, work, folder)
@@ -79,8 +81,9 @@ def _trained(job: LmJob, work: Path, ready: Ready, place: Place) -> str:
     tracking = place.settings.tracking
     params = {item.key: json.dumps(item.value) for item in ready.plan.settings} | dict(ready.plan.inputs)
     live = LiveRun(tracking.uri, place.home, tracking.experiment, f"launch-{ready.plan.key}", params)
-    with Courier(resident(job.scratch), live.send) as courier:
-        group.launch(job, work)
+    with Courier(resident(job.scratch), live.send) as courier, WarmGroup(job, BODY) as ranks:
+        trail = supervisor.train(job, work, group=ranks)
+    write_text(work / "recovery.json", json.dumps(trail.as_measured(), indent=2) + "\n")
     try:
         if not courier.away:
             live.finish({"autoglm.launch": ready.plan.key})
@@ -103,8 +106,8 @@ def _publish(ready: Ready, job: LmJob, work: Path, folder: Path) -> None:
     for kept in (
         work / "measured.json",
         *work.glob("*.jsonl"),
-        *Path(job.scratch).glob("metrics.*"),
-        Path(job.scratch) / "tuning.json",
+        *Path(job.scratch).parent.glob("metrics.*"),
+        Path(job.scratch).parent / "tuning.json",
     ):
         if kept.exists():
             shutil.copyfile(kept, folder / kept.name)

@@ -10,7 +10,7 @@ from typing import Any
 
 from autoglm_ops.contracts.launch import Estimate, LaunchPlan, RowSet, Setting
 from autoglm_ops.contracts.record import digest_of, digest_path
-from autoglm_ops.contracts.training import HardwareSpec, ModelShape, ParallelPlan
+from autoglm_ops.contracts.training import HardwareSpec, ModelShape, ParallelPlan, RecoveryRules
 from autoglm_ops.data import glm_tokenizer
 from autoglm_ops.errors import BudgetSpent, UsageError
 from autoglm_ops.planning import FAMILIES, deepspeed_config, defaults, make_plan, shape_of_config
@@ -62,7 +62,7 @@ def prepare(config: LaunchConfig, hardware: HardwareSpec, place: Place, watch: C
         config.training.learning_rate, shape.parameters, config.training.optimizer, model.lora is not None
     )
     recipe = _recipe(config, rows, size, float(rate.value))  # type: ignore[arg-type]
-    job = _job(config, plan, model, recipe, rows, at)
+    job = _job(place.settings, config, plan, model, recipe, rows, at)
     settings = tuple(
         Setting(key=item.key, value=item.value, reason=item.reason, given=item.given)
         for item in (length, *_said(config, rows, plan), batch, rate)
@@ -187,13 +187,16 @@ def _recipe(config: LaunchConfig, rows: RowSet, batch: int, rate: float) -> Reci
     return Recipe(**kept, learning_rate=rate, batch_size=batch, token_dropout=0.0, steps=steps, report=marks)
 
 
-def _job(config: LaunchConfig, plan: ParallelPlan, model: CausalModel, recipe: Recipe, rows: RowSet, at: Path) -> LmJob:
+def _job(
+    settings: Settings, config: LaunchConfig, plan: ParallelPlan, model: CausalModel, recipe: Recipe, rows: RowSet, at: Path
+) -> LmJob:
     base = deepspeed_config(
         plan, learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay, gradient_clip=recipe.gradient_clip
     )
     return LmJob(
         rows=str(at), out="", scratch="", plan=plan, deepspeed=optimizer_section(config.training.optimizer, base), model=model,
         recipe=recipe, loss=config.training.loss, callbacks=_callbacks(config), deadline=config.budget.seconds, data=rows.digest,
+        rules=RecoveryRules(**settings.recovery.model_dump()),
     )  # fmt: skip
 
 

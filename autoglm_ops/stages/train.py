@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 from autoglm_ops.contracts.arrays import TokenMeta
-from autoglm_ops.contracts.training import ParallelPlan, TrainingRecord, TuningReport
+from autoglm_ops.contracts.training import ParallelPlan, RecoveryRules, TrainingRecord, TuningReport
 from autoglm_ops.settings import Settings
 from autoglm_ops.stages import folders
 from autoglm_ops.stages.base import Context, Outcome
-from autoglm_ops.training import artifact, group
+from autoglm_ops.training import artifact, supervisor
 from autoglm_ops.training.job import Job
 from autoglm_ops.training.recipe import Recipe
 from autoglm_ops.training.settings import overlay
@@ -21,7 +21,8 @@ from autoglm_ops.training.settings import overlay
 def run(context: Context) -> Outcome:
     """Writes model/ (weights, config, tokenizer, reference.json, manifest.json) and training.json.
 
-    Raises UsageError, BadData, Refused (the run diverged) or TryAgain (a rank was killed; scratch keeps its checkpoints).
+    Ranks that die or hang are started again (settings `recovery`). Raises UsageError, BadData, Refused (the run diverged, whatever the
+    rate) or TryAgain (recovery gave up; scratch keeps the checkpoints).
     """
     started = time.monotonic()
     best = TuningReport.read(context.output("tune", "report.json")).best
@@ -30,7 +31,7 @@ def run(context: Context) -> Outcome:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     job = _job(context, settings, work)
-    group.launch(job, work)
+    trail = supervisor.train(job, work)
     record = TrainingRecord.read(work / "training.json")
     _publish(context, work, record, job)
     record.write(context.out / "training.json")
@@ -42,7 +43,9 @@ def run(context: Context) -> Outcome:
         "weights_sha256": record.weights_sha256,
         "ranks": job.plan.ranks,
     }
-    return Outcome(facts=facts, measured={**measured, "seconds": round(time.monotonic() - started, 3)})
+    seconds = round(time.monotonic() - started, 3)
+    reasons = tuple(f"{change.kind}: from step {change.step}, {change.why}" for change in record.changes)
+    return Outcome(reasons=reasons, facts=facts, measured={**measured, **trail.as_measured(), "seconds": seconds})
 
 
 def _job(context: Context, settings: Settings, work: Path) -> Job:
@@ -59,6 +62,7 @@ def _job(context: Context, settings: Settings, work: Path) -> Job:
         deepspeed=config,
         model=folders.model(context, settings, meta),
         recipe=Recipe.of(train, rows=meta.rows["train"], seed=settings.seed),
+        rules=RecoveryRules(**settings.recovery.model_dump()),
         settings={"train": train, "model": settings.model.model_dump(), "seed": settings.seed},
     )
 

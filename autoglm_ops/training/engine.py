@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoglm_ops.errors import Refused
+from autoglm_ops.training import fragments
 from autoglm_ops.training.batch import Fed
 from autoglm_ops.training.objective import Classification, Objective, mean_items
-from autoglm_ops.training.plain import flat_state, learned_names, load_flat_state, optimizer_groups, put_back
+from autoglm_ops.training.plain import learned_names, optimizer_groups
 from autoglm_ops.training.progress import Weights
 from autoglm_ops.training.recipe import Recipe
 
@@ -51,9 +51,17 @@ def join(rank: int, ranks: int, device: str, meeting: Path) -> None:
 
 
 class DeepSpeedEngine:
-    """One rank. `join` comes first."""
+    """One rank. `join` comes first. `pulse` is called with every forward pass: a sign of life."""
 
-    def __init__(self, module: Any, recipe: Recipe, config: dict[str, Any], objective: Objective | None = None) -> None:
+    def __init__(
+        self,
+        module: Any,
+        recipe: Recipe,
+        config: dict[str, Any],
+        objective: Objective | None = None,
+        pulse: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._pulse = pulse
         self._objective = objective or Classification(recipe.label_smoothing)
         self.norm = 0.0
         self._zero = int(config["zero_optimization"]["stage"])
@@ -103,23 +111,27 @@ class DeepSpeedEngine:
 
     @property
     def resumable(self) -> bool:
-        """Whether `state` and `restore` work: replicated fp32 states do; sharded or 16-bit ones start over."""
-        return self._zero == 0 and next(self._engine.module.parameters()).dtype == torch.float32
+        """Whether `state` and `restore` work: not where DeepSpeed's fused kernel keeps 16-bit runs at ZeRO 0 (fp16/fused_optimizer.py)."""
+        return not hasattr(self._optimizer, "fp32_groups_flat")
+
+    @property
+    def layout(self) -> str:
+        """How state lies on the ranks."""
+        return f"ZeRO {self._zero}, {next(self._engine.module.parameters()).dtype}".replace("torch.", "")
+
+    def live(self) -> Weights:
+        state = fragments.live(self._engine.module, self._optimizer)
+        whole = self._zero == 0 and self.rank > 0  # rank 0 has the same
+        return {} if whole else state
 
     def state(self) -> Weights:
-        self._require_resumable()
-        return flat_state(self._optimizer)
+        return {name: tensor.clone() for name, tensor in fragments.live(self._engine.module, self._optimizer).items()}
 
     def restore(self, weights: Weights, state: Weights) -> None:
-        self._require_resumable()
-        put_back(self._engine.module, weights)
-        load_flat_state(self._optimizer, state)
-
-    def _require_resumable(self) -> None:
-        if not self.resumable:
-            raise Refused(f"a run at ZeRO stage {self._zero} keeps no checkpoints of its own yet; start it over")
+        fragments.put_state(self._engine.module, self._optimizer, state)
 
     def _forward(self, batch: Fed) -> torch.Tensor:
+        self._pulse()
         out: torch.Tensor = self._engine(**batch.inputs(self._engine.device)).logits
         return out
 

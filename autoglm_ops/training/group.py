@@ -1,111 +1,122 @@
 """A group of ranks: one clean process imports torch, transformers and deepspeed once, forks the ranks, and watches them.
 
-Importing takes 10 to 17 s and forking milliseconds, so two ranks start in half the time of two processes (facts: the deepspeed
-launcher 31 s, torchrun 17 s). It is a process of its own since a fork is only safe before threads exist, and since thread counts are
-read from the environment when torch is imported. A rank that ends ends the group; a group whose parent dies dies with it.
+Importing takes 5 to 17 s and forking milliseconds, so two ranks start in half the time of two processes (facts: the deepspeed
+launcher 31 s, torchrun 17 s), and ranks that died are forked again from what is imported already. It is a process of its own since a
+fork is only safe before threads exist, and since thread counts are read from the environment when torch is imported. A rank that ends
+ends the attempt; a group whose parent dies dies with it.
+
+This module is the group's own process, which takes orders (`Order`) on standard input and answers on a pipe; `warm` is the other side.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
+import select
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import IO, Any
 
-from autoglm_ops import errors, logs
-from autoglm_ops.contracts.record import write_text
+from autoglm_ops import logs
 from autoglm_ops.errors import AutoGLMError, TryAgain
-from autoglm_ops.training.job import Failure, Job
-from autoglm_ops.training.lm_job import LmJob
+from autoglm_ops.training.job import AnyJob, Failure, read_job
 
 GRACE = 2.0
 """Seconds in which the other ranks may still say why they failed, and after which they are killed."""
+BODY = "autoglm_ops.training.rank:work"
+"""What a rank does: a function of (job, rank, meeting file, monotonic time of the order)."""
+NO_NOTE = 74
+"""The exit code of a rank whose disk did not take the note that says why it ended (EX_IOERR)."""
 _PR_SET_PDEATHSIG = 1
 
 
-def launch(job: Job | LmJob, folder: Path) -> None:
-    """Run `job` to its end in a process group of its own making; `folder` is for its notes.
+def launch(job: AnyJob, folder: Path, body: str = BODY) -> None:
+    """Run `job` once, to its end, in a process group of its own making; `folder` is for its notes. `supervisor.train` tries again.
 
     Raises the failed rank's own error (its class when it is one of ours), or TryAgain when a rank was killed from outside.
     """
-    path = folder / "job.json"
-    job.write(path)
-    command = [sys.executable, "-m", "autoglm_ops.training.group", str(path), str(os.getpid())]
-    process = subprocess.Popen(command, env=_environment(job), stdin=subprocess.DEVNULL)
-    try:
-        code = process.wait()
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-    if code != 0:
-        raise _error(folder, code)
+    from autoglm_ops.training.warm import WarmGroup, error_of
+
+    with WarmGroup(job, body) as group:
+        group.start(job, folder)
+        while not group.ended(timeout=60.0):
+            pass
+        if group.failure is not None:
+            raise error_of(group.failure)
 
 
-def _environment(job: Job | LmJob) -> dict[str, str]:
-    threads = str(job.plan.threads_per_rank)
-    return {
-        **os.environ,
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "DS_ACCELERATOR": job.plan.device,
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    }
+class Orders:
+    """Lines of standard input, asked for with or without waiting. A closed input is the order to leave."""
+
+    def __init__(self, handle: int = 0) -> None:
+        self._handle, self._buffer = handle, b""
+
+    def take(self, wait: bool) -> dict[str, Any] | None:
+        """The next order; None when there is none yet. `{"leave": True}` once the other side has closed."""
+        while b"\n" not in self._buffer:
+            if not wait and not select.select([self._handle], [], [], 0)[0]:
+                return None
+            read = os.read(self._handle, 65536)
+            if not read:
+                return {"leave": True}
+            self._buffer += read
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        order: dict[str, Any] = json.loads(line)
+        return order
 
 
-def _error(folder: Path, code: int) -> AutoGLMError:
-    path = folder / "failure.json"
-    if not path.exists():
-        if code < 0:
-            return TryAgain(
-                f"the training group was killed by {_signal(-code)}; another attempt continues from the newest checkpoint"
-            )
-        return AutoGLMError(f"the training group ended with exit {code} before a rank started; its log above says why")
-    failure = Failure.read(path)
-    if failure.exit == TryAgain.exit_code:
-        return TryAgain(failure.message)
-    kind = getattr(errors, failure.kind, None)
-    if isinstance(kind, type) and issubclass(kind, AutoGLMError):
-        return kind(failure.message)
-    if failure.exit == errors.Refused.exit_code:
-        return errors.Refused(failure.message)
-    return AutoGLMError(f"rank {failure.rank} failed: {failure.kind}: {failure.message}")
-
-
-def main(path: Path, parent: int) -> int:
-    """The group's process: import, fork, watch. Returns its exit code."""
+def main(parent: int, reply: int, body: str) -> int:
+    """The group's process: import, then fork and watch as often as it is told. Returns its exit code."""
     born = time.monotonic()
     _die_with(parent)
     logs.configure(stage="train")
-    job, work = _body(path)
+    orders, module = Orders(), body.partition(":")
+    work = getattr(import_module(module[0]), module[2])
+    gc.collect()
+    gc.freeze()  # what is imported stays where it is: ranks share its pages
+    with os.fdopen(reply, "w") as tell:
+        _say(tell, ready=round(time.monotonic() - born, 3))
+        while "job" in (order := orders.take(wait=True) or {}):
+            path = Path(order["job"])
+            failed = _attempt(read_job(path), path.parent, work, born, orders, tell)
+            _say(tell, ended=failed.model_dump() if failed else None)
+            born = time.monotonic()
+    return 0
+
+
+def _attempt(
+    job: AnyJob, folder: Path, work: Callable[..., None], born: float, orders: Orders, tell: IO[str]
+) -> Failure | None:
+    born = time.monotonic() if job.attempt > 1 else born
+
+    def stopped() -> bool:
+        return orders.take(wait=False) is not None
+
+    for path in folder.glob("rank-*.json"):
+        path.unlink()
     with tempfile.TemporaryDirectory(prefix="autoglm-ranks-") as meeting:
         spot = Path(meeting) / "store"
-        with _ranks(job.plan.ranks, lambda rank: _guarded(rank, path.parent, lambda: work(job, rank, spot, born))) as children:
-            failed = _watch(children, path.parent)
-    if failed is None:
-        return 0
-    write_text(path.parent / "failure.json", failed.to_json())
-    return failed.exit
+
+        def rank_body(rank: int) -> int:
+            os.close(tell.fileno())
+            return _guarded(rank, folder, lambda: work(job, rank, spot, born))
+
+        with _ranks(job.plan.ranks, rank_body) as children:
+            _say(tell, forked={str(rank): pid for pid, rank in children.items()})
+            return _watch(children, folder, stopped)
 
 
-def _body(path: Path) -> tuple[Job | LmJob, Callable[..., None]]:
-    """The job in the file `path`, and what its ranks do. Importing that is the group's slow part."""
-    if json.loads(path.read_text(encoding="utf-8")).get("kind") == "causal-lm":
-        from autoglm_ops.training import lm_rank
-
-        return LmJob.read(path), lm_rank.work
-    from autoglm_ops.training import rank
-
-    return Job.read(path), rank.work
+def _say(tell: IO[str], **what: Any) -> None:
+    tell.write(json.dumps(what) + "\n")
+    tell.flush()
 
 
 def _guarded(rank: int, folder: Path, body: Callable[[], None]) -> int:
@@ -116,11 +127,14 @@ def _guarded(rank: int, folder: Path, body: Callable[[], None]) -> int:
         body()
     except BaseException as error:  # noqa: BLE001 - the border of a process: its exit code and note carry the error on
         code = error.exit_code if isinstance(error, AutoGLMError) else 1
-        Failure(rank=rank, kind=type(error).__name__, exit=code, message=str(error)).write(folder / f"rank-{rank}.json")
         if not isinstance(error, AutoGLMError):
             import traceback
 
             traceback.print_exc()
+        try:
+            Failure(rank=rank, kind=type(error).__name__, exit=code, message=str(error)).write(folder / f"rank-{rank}.json")
+        except OSError:
+            return NO_NOTE
         return code
     return 0
 
@@ -149,8 +163,8 @@ def _ranks(count: int, body: Callable[[int], int]) -> Iterator[dict[int, int]]:
             os.waitpid(pid, 0)
 
 
-def _watch(children: dict[int, int], folder: Path) -> Failure | None:
-    """Wait for all ranks, or for the first failure and GRACE seconds more. `children` is emptied of those that ended.
+def _watch(children: dict[int, int], folder: Path, stopped: Callable[[], bool] = lambda: False) -> Failure | None:
+    """Wait for all ranks, for the first failure and GRACE seconds more, or to be `stopped`. `children` is emptied of those that ended.
 
     A rank whose neighbour died fails too, with a broken connection: what is blamed is a kill, then an error of ours, then the first.
     """
@@ -159,6 +173,8 @@ def _watch(children: dict[int, int], folder: Path) -> Failure | None:
     while children and time.monotonic() < deadline:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
+            if stopped():
+                return Failure(rank=-1, kind="stopped", exit=TryAgain.exit_code, message="the group was told to stop")
             time.sleep(0.02)
             continue
         failure = _failure(children.pop(pid), os.waitstatus_to_exitcode(status), folder)
@@ -181,12 +197,16 @@ def _failure(rank: int, code: int, folder: Path) -> Failure | None:
     if said.exists():
         return Failure.read(said)
     if code < 0:
-        why = f"rank {rank} was killed by {_signal(-code)}, perhaps for want of memory; another attempt continues from the newest checkpoint"
-        return Failure(rank=rank, kind="killed", exit=TryAgain.exit_code, message=why)
+        why = f"rank {rank} was killed by {signal_name(-code)}, perhaps for want of memory; another attempt continues from the newest checkpoint"
+        return Failure(rank=rank, kind="killed", exit=TryAgain.exit_code, message=why, signal=-code)
+    if code == NO_NOTE:
+        return Failure(
+            rank=rank, kind="OSError", exit=1, message="No space left on device, not even for a note that says why it ended"
+        )
     return Failure(rank=rank, kind="exit", exit=1, message=f"ended with exit {code} and said nothing")
 
 
-def _signal(number: int) -> str:
+def signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -201,4 +221,4 @@ def _die_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))

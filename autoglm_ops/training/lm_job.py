@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from autoglm_ops.catalog import Catalog
 from autoglm_ops.contracts.record import Record, digest_of
-from autoglm_ops.contracts.training import ParallelPlan
+from autoglm_ops.contracts.training import ParallelPlan, RecoveryRules, TrainingChange
 from autoglm_ops.errors import UsageError
 from autoglm_ops.training.lora import Lora
 from autoglm_ops.training.recipe import Recipe
@@ -76,12 +76,15 @@ class LmJob(Record):
     """Seconds of training after which the run is stopped."""
     data: str = ""
     """Digest of the rows."""
+    rules: RecoveryRules = RecoveryRules()
+    attempt: int = 1
+    changes: tuple[TrainingChange, ...] = ()
 
     def key(self) -> str:
-        """What a checkpoint must agree on to be continued from."""
+        """What a checkpoint must agree on to be continued from. The layout is not part of it: states are put back onto any."""
         model = self.model.model_dump(mode="json", exclude={"folder"})
-        facts = {"plan": self.plan.fingerprint(), "model": model, "recipe": self.recipe.fingerprint(), "data": self.data}
-        return digest_of({**facts, "loss": self.loss, "optimizer": self.deepspeed["optimizer"]})
+        facts = {"model": model, "recipe": self.recipe.fingerprint(), "data": self.data, "loss": self.loss}
+        return digest_of({**facts, "precision": self.plan.precision, "optimizer": self.deepspeed["optimizer"]})
 
 
 def optimizer_section(name: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -92,6 +95,6 @@ def optimizer_section(name: str, config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "optimizer": {"type": kind, "params": {**params, **extra}}, "zero_allow_untested_optimizer": True}
 
 
-def resident(folder: str) -> Path:
-    """Where a job keeps its spool of metrics."""
-    return Path(folder) / "metrics.spool"
+def resident(scratch: str) -> Path:
+    """Where the metrics of a job with this scratch folder are spooled: beside its checkpoints."""
+    return Path(scratch).parent / "metrics.spool"

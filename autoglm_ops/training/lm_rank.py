@@ -11,8 +11,11 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from autoglm_ops.contracts.record import Record
-from autoglm_ops.training import activations, checkpoint
+from autoglm_ops.contracts.training import TrainingChange
+from autoglm_ops.training import activations
+from autoglm_ops.training.beat import Heart
 from autoglm_ops.training.callbacks.base import Callback
+from autoglm_ops.training.callbacks.beats import Beats
 from autoglm_ops.training.callbacks.catalog import made
 from autoglm_ops.training.callbacks.checkpoints import Checkpoints
 from autoglm_ops.training.callbacks.deadline import Deadline
@@ -25,6 +28,8 @@ from autoglm_ops.training.packed import PackedFeed, PackedJudge, PackedRows
 from autoglm_ops.training.packing import keeps_apart
 from autoglm_ops.training.plain import put_back
 from autoglm_ops.training.progress import Progress
+from autoglm_ops.training.publication import Site
+from autoglm_ops.training.rank import resumed_from, site_of
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +56,8 @@ class Trained(Record):
     best_step: int
     best_value: float
     stopped: str
+    changes: tuple[TrainingChange, ...] = ()
+    """What recoveries changed; empty where the weights are an unbroken run's."""
 
 
 class Clocked(Record):
@@ -68,20 +75,25 @@ def work(job: LmJob, rank: int, meeting: Path, born: float) -> None:
     """Train as rank `rank`. `born` is the monotonic time the group's process began."""
     torch.set_num_threads(job.plan.threads_per_rank)
     torch.use_deterministic_algorithms(True, warn_only=job.plan.device == "cuda")
+    heart = Heart(Path(job.out), rank, job.attempt)
+    heart.enter("joining")
     join(rank, job.plan.ranks, job.plan.device, meeting)
+    heart.enter("building")
     started = time.monotonic()
     module = job.model.build(job.recipe.seed)
     packed = keeps_apart(module, job.model.vocabulary)
     objective = LOSSES.get(job.loss)(job.recipe.label_smoothing)
-    engine = DeepSpeedEngine(activations.apply(module, job.plan), job.recipe, job.deepspeed, objective)
-    progress = _resumed(job, engine)
+    engine = DeepSpeedEngine(activations.apply(module, job.plan), job.recipe, job.deepspeed, objective, pulse=heart.beat)
+    site = site_of(job, engine, meeting)
+    progress = resumed_from(job, engine, site)
     start = (progress.step, progress.tokens, progress.seconds["steps"])
     judge = PackedJudge(PackedRows(Path(job.rows) / "validation"), objective, job.model.pad_id, packed)
     feed = PackedFeed(PackedRows(Path(job.rows) / "train"), job.recipe, engine, job.model.pad_id, packed)
     if progress.step == 0:
         progress.notes[FIRST] = [judge.score(engine, 0)]
     built = time.monotonic()
-    run(engine, feed, judge, job.recipe, callbacks=_callbacks(job, engine, module), progress=progress)
+    run(engine, feed, judge, job.recipe, callbacks=[Beats(heart), *_callbacks(job, engine, module, site)], progress=progress)
+    heart.enter("saving")
     if rank == 0:
         _write(job, module, progress, packed)
         seconds = progress.seconds["steps"] - start[2]
@@ -93,30 +105,21 @@ def work(job: LmJob, rank: int, meeting: Path, born: float) -> None:
             tokens_per_second=round((progress.tokens - start[1]) / max(seconds, 1e-9), 1),
             resumed_at_step=start[0],
         ).write(Path(job.out) / "measured.json")
+    heart.enter("done")
     leave()
 
 
 FIRST = "first-value"
 
 
-def _callbacks(job: LmJob, engine: DeepSpeedEngine, module: Any) -> list[Callback]:
+def _callbacks(job: LmJob, engine: DeepSpeedEngine, module: Any, site: Site) -> list[Callback]:
     heard: list[Callback] = [Bar(engine.rank == 0)]
     heard += [made(name, options, engine, Path(job.out)) for name, options in job.callbacks]
     if engine.rank == 0:
         trained = sum(parameter.numel() for parameter in module.parameters())
         heard.append(Spooled(resident(job.scratch), trained, job.plan))
-    heard.append(Checkpoints(Path(job.scratch) / "checkpoints", job.key(), engine))
+    heard.append(Checkpoints(site.root, site.key, engine, site=site, every=job.rules.checkpoint_steps, marks=job.recipe.report))
     return [*heard, Deadline(job.deadline, engine)] if job.deadline else heard
-
-
-def _resumed(job: LmJob, engine: DeepSpeedEngine) -> Progress:
-    found = checkpoint.newest(Path(job.scratch) / "checkpoints", job.key()) if engine.resumable else None
-    if found is None:
-        return Progress()
-    progress, weights, state = found
-    engine.restore(weights, state)
-    log.info("continuing from the checkpoint at step %d of %d", progress.step, job.recipe.steps)
-    return progress
 
 
 def _write(job: LmJob, module: Any, progress: Progress, packed: bool) -> None:
@@ -139,6 +142,7 @@ def _write(job: LmJob, module: Any, progress: Progress, packed: bool) -> None:
         best_step=progress.best_step,
         best_value=progress.best_score,
         stopped=progress.stop,
+        changes=tuple(TrainingChange(**change) for change in progress.changes),
     ).write(Path(job.out) / "trained.json")
     _weights(job, learned.dtype, progress)
 

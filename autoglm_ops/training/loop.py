@@ -56,12 +56,17 @@ class Engine(Protocol):
         """A copy of what is learned, on CPU: all weights, or the trainable ones where others are frozen. Whole on every rank."""
         ...
 
+    def live(self) -> Weights:
+        """What a run is continued from, on this rank: fp32 weights, moments, counts. Views, which change with the next step."""
+        ...
+
     def state(self) -> Weights:
-        """The optimizer's tensors on this rank, under flat names."""
+        """A copy of `live`."""
         ...
 
     def restore(self, weights: Weights, state: Weights) -> None:
-        """Continue from what `weights` and `state` returned."""
+        """Continue from what `state` returned, here or on all ranks of another layout; every rank calls it. It holds the weights too:
+        `weights`, what `weights` returned, may be empty."""
         ...
 
 
@@ -121,18 +126,17 @@ def run(
 def _steps(
     engine: Engine, feed: Feed, judge: Judge, recipe: Recipe, callbacks: Sequence[Callback], progress: Progress, keep: bool
 ) -> None:
-    running, since = 0.0, 0
     while progress.step < recipe.steps and not progress.stop:
         clock = time.monotonic()
         progress.step += 1
-        running += _step(engine, feed, recipe, progress)
-        since += 1
+        progress.running += _step(engine, feed, recipe, progress)
+        progress.since += 1
         progress.seconds["steps"] += time.monotonic() - clock
         for callback in callbacks:
             callback.on_step(progress)
         if progress.step in recipe.report or progress.stop:
-            _evaluate(engine, judge, progress, running / since, keep)
-            running, since = 0.0, 0
+            _evaluate(engine, judge, progress, progress.running / progress.since, keep)
+            progress.running, progress.since = 0.0, 0
             for callback in callbacks:
                 callback.on_validation(progress)
 

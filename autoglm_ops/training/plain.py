@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autoglm_ops.training import fragments
 from autoglm_ops.training.batch import Fed
 from autoglm_ops.training.objective import Classification, Objective, mean_items
 from autoglm_ops.training.progress import Weights
@@ -59,12 +60,14 @@ class PlainEngine:
     def weights(self) -> Weights:
         return learned(self._module)
 
+    def live(self) -> Weights:
+        return fragments.live(self._module, self._optimizer)
+
     def state(self) -> Weights:
-        return flat_state(self._optimizer)
+        return {name: tensor.clone() for name, tensor in self.live().items()}
 
     def restore(self, weights: Weights, state: Weights) -> None:
-        put_back(self._module, weights)
-        load_flat_state(self._optimizer, state)
+        fragments.put_state(self._module, self._optimizer, state)
 
     def _forward(self, batch: Fed) -> torch.Tensor:
         out: torch.Tensor = self._module(**batch.inputs(self._device)).logits
@@ -98,22 +101,3 @@ def optimizer_groups(module: Any, weight_decay: float) -> list[dict[str, Any]]:
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-
-
-def flat_state(optimizer: Any) -> Weights:
-    """A torch optimizer's per-parameter tensors as `<parameter number>.<name>`, so that safetensors can hold them."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{number}.{name}": torch.as_tensor(value).detach().clone()
-        for number, entry in state.items()
-        for name, value in entry.items()
-    }
-
-
-def load_flat_state(optimizer: Any, flat: Weights) -> None:
-    """The inverse of `flat_state`."""
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, tensor in flat.items():
-        number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -11,7 +12,10 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass
 class Progress:
-    """Everything up to `notes` is what a run is continued from; the rest tells callbacks about this very moment.
+    """Everything up to `changes` is what a run is continued from; the rest tells callbacks about this very moment.
+
+    `running` is the sum of this rank's losses over the `since` steps after the last evaluation; `changes` are what recoveries changed
+    (`TrainingChange`).
 
     `losses` and `validation` are (step, value) after each evaluation. A callback may set `stop` to a reason, which ends the run in
     order after this step, and `scale`, by which the schedule's learning rate is multiplied from the next step on; what it must remember
@@ -29,6 +33,9 @@ class Progress:
     seconds: dict[str, float] = field(default_factory=lambda: {"steps": 0.0, "evaluations": 0.0})
     scale: float = 1.0
     notes: dict[str, list[float]] = field(default_factory=dict)
+    running: float = 0.0
+    since: int = 0
+    changes: list[dict[str, Any]] = field(default_factory=list)
     steps: int = 0
     metric: str = ""
     loss: float = 0.0

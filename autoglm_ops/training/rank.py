@@ -12,14 +12,17 @@ from transformers.utils.logging import disable_progress_bar
 
 from autoglm_ops.contracts.arrays import TokenArrays
 from autoglm_ops.contracts.record import Record, digest_path
-from autoglm_ops.contracts.training import TrainingRecord
+from autoglm_ops.contracts.training import TrainingChange, TrainingRecord
 from autoglm_ops.training import checkpoint
+from autoglm_ops.training.beat import Heart
+from autoglm_ops.training.callbacks.beats import Beats
 from autoglm_ops.training.callbacks.checkpoints import Checkpoints
 from autoglm_ops.training.callbacks.progress import Bar
 from autoglm_ops.training.engine import DeepSpeedEngine, join, leave
-from autoglm_ops.training.job import Job
+from autoglm_ops.training.job import AnyJob, Job
 from autoglm_ops.training.models import build
 from autoglm_ops.training.progress import Progress
+from autoglm_ops.training.publication import Site
 from autoglm_ops.training.rows import Rows, fit
 
 log = logging.getLogger(__name__)
@@ -35,18 +38,25 @@ class Measured(Record):
     save_seconds: float
     tokens_per_second: int
     resumed_at_step: int
+    checkpoints: int
+    """How many were taken; `checkpoint_stall_seconds` is what training waited for them."""
+    checkpoints_lost: int
+    checkpoint_stall_seconds: float
 
 
 def work(job: Job, rank: int, meeting: Path, born: float) -> None:
     """Train as rank `rank`. `born` is the monotonic time the group's process began."""
     torch.set_num_threads(job.plan.threads_per_rank)
     torch.use_deterministic_algorithms(True, warn_only=job.plan.device == "cuda")
+    heart = Heart(Path(job.out), rank, job.attempt)
+    heart.enter("joining")
     join(rank, job.plan.ranks, job.plan.device, meeting)
+    heart.enter("building")
     started = time.monotonic()
     module = build(job.model, job.recipe.seed)
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    engine = DeepSpeedEngine(module, job.recipe, job.deepspeed)
-    progress = _resumed(job, engine) or Progress()
+    engine = DeepSpeedEngine(module, job.recipe, job.deepspeed, pulse=heart.beat)
+    progress = resumed_from(job, engine, site_of(job, engine, meeting))
     before, resumed = progress.tokens, progress.step
     built = time.monotonic()
     rows = Rows(
@@ -56,9 +66,12 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
         len(job.model.labels),
     )
     steps_before = progress.seconds["steps"]
-    heard = [Bar(rank == 0), Checkpoints(Path(job.scratch), job.key(), engine)]
+    site = site_of(job, engine, meeting)
+    kept = Checkpoints(site.root, site.key, engine, site=site, every=job.rules.checkpoint_steps, marks=job.recipe.report)
+    heard = [Beats(heart), Bar(rank == 0), kept]
     fit(engine, rows, job.recipe, callbacks=heard, progress=progress)
     saving = time.monotonic()
+    heart.enter("saving")
     if rank == 0:
         _write(job, module, progress, parameters)
         seconds = progress.seconds["steps"] - steps_before
@@ -70,18 +83,39 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
             save_seconds=round(time.monotonic() - saving, 3),
             tokens_per_second=round((progress.tokens - before) / max(seconds, 1e-9)),
             resumed_at_step=resumed,
+            checkpoints=kept.taken,
+            checkpoints_lost=kept.failed + kept.left_out,
+            checkpoint_stall_seconds=round(kept.stall, 6),
         ).write(Path(job.out) / "measured.json")
+    heart.enter("done")
     leave()
 
 
-def _resumed(job: Job, engine: DeepSpeedEngine) -> Progress | None:
-    found = checkpoint.newest(Path(job.scratch), job.key()) if engine.resumable else None
-    if found is None:
-        return None
-    progress, weights, state = found
-    engine.restore(weights, state)
-    log.info("continuing from the checkpoint at step %d of %d", progress.step, job.recipe.steps)
+def site_of(job: AnyJob, engine: DeepSpeedEngine, meeting: Path) -> Site:
+    """Where this rank's part of a checkpoint belongs."""
+    return Site(Path(job.scratch), job.key(), engine.rank, engine.ranks, engine.layout, meeting.parent.name)
+
+
+def resumed_from(job: AnyJob, engine: DeepSpeedEngine, site: Site) -> Progress:
+    """Where the newest checkpoint left off, or the beginning; with what recoveries changed since applied."""
+    found = checkpoint.newest_of_all(site, engine.add) if engine.resumable else None
+    progress = found.progress if found else Progress()
+    if found:
+        engine.restore({}, found.state)
+        log.info("continuing from the checkpoint at step %d of %d", progress.step, job.recipe.steps)
+    if found and found.layout != site.laid_out:
+        why = f"continued on {site.laid_out} what was saved on {found.layout}; equal within rounding"
+        _changed(progress, TrainingChange(number=0, kind="layout", why=why))
+    seen = max((int(change["number"]) for change in progress.changes), default=0)
+    for change in job.changes:
+        if change.number > seen:
+            progress.scale *= 0.5 if change.kind == "rate" else 1.0
+            _changed(progress, change)
     return progress
+
+
+def _changed(progress: Progress, change: TrainingChange) -> None:
+    progress.changes.append(change.model_copy(update={"step": progress.step}).model_dump(mode="json"))
 
 
 def _write(job: Job, module: Any, progress: Progress, parameters: int) -> None:
@@ -103,6 +137,7 @@ def _write(job: Job, module: Any, progress: Progress, parameters: int) -> None:
         validation=tuple(progress.validation),
         best_step=progress.best_step,
         weights_sha256=digest_path(folder / "model.safetensors"),
+        changes=tuple(TrainingChange(**change) for change in progress.changes),
     ).write(Path(job.out) / "training.json")
 
 

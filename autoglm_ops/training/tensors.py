@@ -1,10 +1,11 @@
-"""The safetensors header, read with suspicion before any library does (threats F12). numpy alone."""
+"""The safetensors format: its header read with suspicion before any library does (threats F12), and a file of it written. numpy alone."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,27 @@ WIDTHS = {
     "U8": 1,
     "BOOL": 1,
 }
+
+
+class Stored(NamedTuple):
+    """A tensor as the file holds it: its dtype's name there, its shape, its bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    raw: NDArray[np.uint8]
+
+
+def header(tensors: Mapping[str, Stored]) -> bytes:
+    """What a safetensors file begins with; the tensors' bytes follow in the order of `tensors`. Raises ValueError on a wrong size."""
+    entries, at = {}, 0
+    for name, (dtype, shape, raw) in tensors.items():
+        if raw.size != math.prod(shape) * WIDTHS[dtype]:
+            raise ValueError(f"{name!r} of shape {shape} and dtype {dtype} is not {raw.size} bytes")
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + raw.size]}
+        at += raw.size
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format's own padding
+    return len(text).to_bytes(8, "little") + text
 
 
 def read_header(name: str, content: bytes) -> list[tuple[str, str, int, int]]:

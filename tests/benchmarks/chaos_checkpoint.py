@@ -47,16 +47,14 @@ class Engine:
     def __init__(self, step: int) -> None:
         self.at = step
 
-    def weights(self) -> Weights:
-        return {name: torch.full((128, 128), self.at + place / 8) for place, name in enumerate("abc")}
-
-    def state(self) -> Weights:
-        return {name: tensor / 3 for name, tensor in self.weights().items()}
+    def live(self) -> Weights:
+        whole = {f"master@0:{name}": torch.full((128, 128), self.at + place / 8) for place, name in enumerate("abc")}
+        return whole | {f"exp_avg@0:{name.partition(':')[2]}": tensor / 3 for name, tensor in whole.items()}
 
 
 def save(root: Path, step: int) -> None:
     engine = Engine(step)
-    checkpoint.save(root, "run", engine, Progress(step=step, best=engine.weights()))  # type: ignore[arg-type]
+    checkpoint.save(root, "run", engine, Progress(step=step, best=engine.live()))  # type: ignore[arg-type]
 
 
 def newest(root: Path) -> int:
@@ -64,9 +62,9 @@ def newest(root: Path) -> int:
     found = checkpoint.newest(root, "run")
     if found is None:
         return -1
-    progress, weights, state = found
+    progress, _, state = found
     meant = Engine(progress.step)
-    parts = [(weights, meant.weights()), (state, meant.state()), (progress.best, meant.weights())]
+    parts = [(state, meant.live()), (progress.best, meant.live())]
     same = all(
         left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in right) for left, right in parts
     )

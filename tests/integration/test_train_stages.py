@@ -215,4 +215,4 @@ def _is_group(path: Path) -> bool:
         parts = path.read_bytes().split(b"\0")
     except OSError:
         return False
-    return b"autoglm_ops.training.group" in parts and parts[-2] == str(os.getpid()).encode()
+    return b"autoglm_ops.training.group" in parts and str(os.getpid()).encode() in parts

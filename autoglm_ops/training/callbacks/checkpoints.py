@@ -1,38 +1,105 @@
-"""A checkpoint after each evaluation but the last, by rank 0, where the engine's state is whole on it.
+"""A checkpoint after each evaluation but the last, and after every so many steps, written while training goes on.
 
-One that cannot be kept (a full disk, a folder that became read-only) does not end the run: it is said and counted, the one before it is
-there still, and the next evaluation tries again (threats F15).
+Training waits for the copy into host memory. Writing, syncing and publishing are a thread's, one checkpoint at a time: the next one that
+comes due while it still writes is left out. One that cannot be kept (a full disk, a folder that became read-only) does not end the run:
+it is said and counted, the one before it is there still, and the next one tries again (threats F15).
 """
 
 from __future__ import annotations
 
 import logging
+import threading
+import time
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
-from autoglm_ops.training import checkpoint
+from autoglm_ops.training import publication
 from autoglm_ops.training.callbacks.base import Callback
+from autoglm_ops.training.image import Host
 from autoglm_ops.training.loop import Engine
 from autoglm_ops.training.progress import Progress
+from autoglm_ops.training.publication import Image, Site
 
 log = logging.getLogger(__name__)
 
 
 class Checkpoints(Callback):
-    """Keeps the newest in `root`, under the `key` that says which run this is (see `checkpoint.save`)."""
+    """Keeps the newest in `root`, under the `key` that says which run this is. With several ranks `site` says which part is this one's.
 
-    def __init__(self, root: Path, key: str, engine: Engine) -> None:
-        self._root, self._key, self._engine = root, key, engine
-        self.failed = 0
+    every: steps between checkpoints beside those of evaluations, None for none. marks: the steps of evaluations. `stall` is what training
+    has waited for, in seconds, `taken` for how many; `failed` and `left_out` are checkpoints that were not kept, and why.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        key: str,
+        engine: Engine,
+        *,
+        site: Site | None = None,
+        every: int | None = None,
+        marks: Collection[int] = (),
+    ) -> None:
+        self._site, self._engine = site or Site(root, key), engine
+        self._every, self._marks = every, frozenset(marks)
+        self._host = Host()
+        self._thread: threading.Thread | None = None
+        self._ending = threading.Event()
+        self.taken = self.failed = self.left_out = 0
+        self.stall = 0.0
+
+    def on_step(self, progress: Progress) -> None:
+        if self._every and progress.step % self._every == 0 and progress.step not in self._marks and not progress.stop:
+            self._save(progress)
 
     def on_validation(self, progress: Progress) -> None:
-        if self._engine.resumable and self._engine.rank == 0 and progress.step < progress.steps:
-            try:
-                checkpoint.save(self._root, self._key, self._engine, progress)
-            except OSError as error:
-                self.failed += 1
-                log.error(
-                    "the checkpoint at step %d could not be kept (%s); the run goes on, and would continue from an older one: %d lost so far",
-                    progress.step,
-                    error,
-                    self.failed,
-                )
+        self._save(progress)
+
+    def on_end(self, progress: Progress) -> None:
+        self._ending.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _save(self, progress: Progress) -> None:
+        if not self._engine.resumable or progress.step >= progress.steps:
+            return
+        clock = time.monotonic()
+        if self._thread is not None and self._thread.is_alive():
+            self._leave_out(progress.step)
+            return
+        live = self._engine.live() | publication.running(progress)
+        image = publication.take(self._site, progress, live, self._host)
+        self._thread = threading.Thread(target=self._keep, args=(image,), name="checkpoint", daemon=True)
+        self._thread.start()
+        self.taken += 1
+        self.stall += time.monotonic() - clock
+
+    def _leave_out(self, step: int) -> None:
+        self.left_out += 1
+        log.warning("no checkpoint at step %d: the one before it is still being written", step)
+        if self._site.rank:
+            with suppress(OSError):
+                self._site.staged(step).mkdir(parents=True, exist_ok=True)
+                publication.leave_note(self._site, step, {"error": "the one before it was still being written"})
+
+    def _keep(self, image: Image) -> None:
+        """The thread's work."""
+        site, step = self._site, image.step
+        try:
+            publication.write_part(site, image)
+            if site.rank == 0:
+                publication.publish(site, step, given_up=self._ending.is_set)
+        except (OSError, ValueError) as error:
+            self.failed += 1
+            if site.rank == 0:
+                publication.abandon(site, step)
+            else:
+                with suppress(OSError):
+                    publication.leave_note(site, step, {"error": str(error)})
+            log.error(
+                "the checkpoint at step %d could not be kept (%s); the run goes on, and would continue from an older one: %d lost so far",
+                step,
+                error,
+                self.failed,
+            )

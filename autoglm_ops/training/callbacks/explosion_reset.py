@@ -8,6 +8,7 @@ import re
 import statistics
 
 import numpy as np
+import torch
 
 from autoglm_ops.errors import UsageError
 from autoglm_ops.training.callbacks.base import Callback
@@ -25,8 +26,8 @@ class ExplosionReset(Callback):
     """Every `keep` steps the weights and the optimizer's state are kept, and are good once the next step was quiet; a loss or a gradient norm of more than `factor` times its
     median over the last `window` steps puts the layer back whose weights lie furthest from them, relative to their size.
 
-    The optimizer's moments go back as a whole: one that holds the explosion would repeat it. Every rank decides alike, since the loss is
-    averaged over them and norms are global.
+    Its moments go back too: one that holds the explosion would repeat it. Every rank decides alike, since the loss is averaged over
+    them and norms are global.
     """
 
     def __init__(self, engine: Engine, factor: float = 5.0, window: int = 20, keep: int = 5) -> None:
@@ -36,7 +37,7 @@ class ExplosionReset(Callback):
             )
         if not engine.resumable:
             raise UsageError(
-                "explosion-reset needs an engine whose state is whole on each rank: ZeRO 0 in fp32; set training.zero_stage = 0"
+                "explosion-reset needs an engine whose state can be put back, and fp16 or bf16 on DeepSpeed's fused kernel cannot; set training.zero_stage = 1"
             )
         self._engine, self._factor, self._window, self._every = engine, factor, window, keep
         self._seen: list[tuple[float, float]] = []
@@ -68,10 +69,9 @@ class ExplosionReset(Callback):
 
     def _reset(self, progress: Progress) -> None:
         assert self._good is not None
-        weights = self._engine.weights()
-        layer = abnormal(self._good[0], weights)
-        names = [name for name in weights if layer_of(name) == layer]
-        self._engine.restore({**weights, **{name: self._good[0][name] for name in names}}, self._good[1])
+        layer = abnormal(self._good[0], self._engine.weights())
+        names = [name for name in self._good[0] if layer_of(name) == layer]
+        self._engine.restore({}, mended(self._engine.state(), self._good[1], layer))
         progress.notes.setdefault(NOTE, []).extend((float(progress.step), float(len(names))))
         log.warning(
             "step %d: an explosion; %s goes back to its last good weights (%d tensors)", progress.step, layer, len(names)
@@ -98,3 +98,11 @@ def abnormal(good: Weights, now: Weights) -> str:
         return math.inf if not math.isfinite(far) else far / max(size, 1e-12)
 
     return max(moved, key=distance)
+
+
+def mended(state: Weights, good: Weights, layer: str) -> Weights:
+    """`state` (see `Engine.live`: names end in `:<parameter>`) with all that belongs to `layer` as it was; zero where there was none yet."""
+    return {
+        key: good.get(key, torch.zeros_like(tensor)) if layer_of(key.partition(":")[2]) == layer else tensor
+        for key, tensor in state.items()
+    }

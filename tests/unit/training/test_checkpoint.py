@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from autoglm_ops.training import checkpoint
+from autoglm_ops.training import checkpoint, image
 from autoglm_ops.training.callbacks.checkpoints import Checkpoints
 from autoglm_ops.training.progress import Progress, Weights
 
@@ -26,11 +26,8 @@ class Engine:
     def __init__(self, step: int) -> None:
         self.at = step
 
-    def weights(self) -> Weights:
-        return {"layer": torch.full((64, 64), float(self.at))}
-
-    def state(self) -> Weights:
-        return {"moment": torch.full((64, 64), self.at / 2)}
+    def live(self) -> Weights:
+        return {"master@0:layer": torch.full((64, 64), float(self.at)), "exp_avg@0:layer": torch.full((64, 64), self.at / 2)}
 
 
 def saved(root: Path, step: int) -> Path:
@@ -41,9 +38,9 @@ def found(root: Path) -> int:
     """The step of the newest that verifies, its bytes being that step's."""
     kept = checkpoint.newest(root, "run")
     assert kept is not None
-    progress, weights, state = kept
-    assert torch.equal(weights["layer"], Engine(progress.step).weights()["layer"])
-    assert torch.equal(state["moment"], Engine(progress.step).state()["moment"])
+    progress, _, state = kept
+    meant = Engine(progress.step).live()
+    assert state.keys() == meant.keys() and all(torch.equal(state[name], meant[name]) for name in meant)
     return progress.step
 
 
@@ -63,20 +60,19 @@ def no_space(*_: Any, **__: Any) -> Any:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def short(real: Callable[..., Any], path: Path, content: bytes) -> int:
+def short(real: Callable[..., Any], handle: int, content: memoryview) -> None:
     """A disk that says it took all, and did not."""
-    real(path, content[:-1])
-    return len(content)
+    real(handle, content[:-1])
 
 
-def flipped(real: Callable[..., Any], path: Path, content: bytes) -> Any:
-    return real(path, content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
+def flipped(real: Callable[..., Any], handle: int, content: memoryview) -> None:
+    real(handle, memoryview(bytes([*content[:-5], content[-5] ^ 1, *content[-4:]])))
 
 
 @pytest.mark.parametrize(
     ("where", "name", "how"),
     [
-        (Path, "write_bytes", no_space), (Path, "write_bytes", short), (Path, "write_bytes", flipped), (Path, "mkdir", no_space),
+        (image, "put", no_space), (image, "put", short), (image, "put", flipped), (Path, "mkdir", no_space),
         (os, "fsync", no_space), (os, "replace", no_space), (os, "open", no_space),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
@@ -105,16 +101,21 @@ def test_at_every_call_that_fails_the_one_before_stays_and_nothing_is_left(
     assert at and failed, "the fault was never reached"
 
 
+def kept(callback: Checkpoints, step: int) -> None:
+    callback.on_validation(Progress(step=step, steps=9))
+    callback.on_end(Progress())
+
+
 def test_the_run_goes_on_without_it_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback = Checkpoints(tmp_path, "run", Engine(1))  # type: ignore[arg-type]
-    callback.on_validation(Progress(step=1, steps=9))
+    kept(callback, 1)
     failing(monkeypatch, os, "replace", 0, no_space)
     with caplog.at_level(logging.ERROR):
-        callback.on_validation(Progress(step=2, steps=9))
+        kept(callback, 2)
     assert callback.failed == 1 and "step 2 could not be kept ([Errno 28] No space left" in caplog.text
     assert found(tmp_path) == 1
     callback._engine.at = 3  # type: ignore[attr-defined]
-    callback.on_validation(Progress(step=3, steps=9))
+    kept(callback, 3)
     assert (callback.failed, found(tmp_path)) == (1, 3)

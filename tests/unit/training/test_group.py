@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from autoglm_ops.errors import AutoGLMError, BadData, Refused, TryAgain
-from autoglm_ops.training import group
+from autoglm_ops.training import group, warm
 from autoglm_ops.training.job import Failure
 
 Body = Callable[[int], None]
@@ -91,13 +91,7 @@ def _alive(pid: int) -> bool:
         (Failure(rank=1, kind="ValueError", exit=1, message="x"), AutoGLMError, "rank 1 failed: ValueError: x"),
     ],
 )
-def test_the_parent_raises_what_the_rank_said(tmp_path: Path, failure: Failure, kind: type, said: str) -> None:
-    failure.write(tmp_path / "failure.json")
-    error = group._error(tmp_path, failure.exit)
+def test_the_parent_raises_what_the_rank_said(failure: Failure, kind: type, said: str) -> None:
+    error = warm.error_of(failure)
     assert type(error) is kind
     assert str(error) == said
-
-
-def test_a_group_killed_as_a_whole_may_be_tried_again(tmp_path: Path) -> None:
-    assert isinstance(group._error(tmp_path, -9), TryAgain)
-    assert not isinstance(group._error(tmp_path, 1), TryAgain)

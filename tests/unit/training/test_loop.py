@@ -82,7 +82,7 @@ def test_checkpoints_that_do_not_verify_or_belong_elsewhere_are_passed_over(
     engine, rows, recipe = make(arrays, spec, 4)
     fit(engine, rows, recipe, listeners=[lambda now: checkpoint.save(tmp_path, "run", engine, now) and None])
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-000000003", "step-000000004"]
-    torn = tmp_path / "step-000000004" / "optimizer.safetensors"
+    torn = tmp_path / "step-000000004" / "rank-00000.safetensors"
     torn.write_bytes(torn.read_bytes()[:-1])
     found = checkpoint.newest(tmp_path, "run")
     assert found is not None
