@@ -13,7 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 from autoglm_ops.contracts.arrays import TokenArrays
 from autoglm_ops.contracts.record import Record, digest_path
 from autoglm_ops.contracts.training import TrainingChange, TrainingRecord
-from autoglm_ops.training import checkpoint
+from autoglm_ops.training import activations, checkpoint
 from autoglm_ops.training.beat import Heart
 from autoglm_ops.training.callbacks.beats import Beats
 from autoglm_ops.training.callbacks.checkpoints import Checkpoints
@@ -55,7 +55,7 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
     started = time.monotonic()
     module = build(job.model, job.recipe.seed)
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    engine = DeepSpeedEngine(module, job.recipe, job.deepspeed, pulse=heart.beat)
+    engine = DeepSpeedEngine(activations.apply(module, job.plan), job.recipe, job.deepspeed, pulse=heart.beat)
     progress = resumed_from(job, engine, site_of(job, engine, meeting))
     before, resumed = progress.tokens, progress.step
     built = time.monotonic()
