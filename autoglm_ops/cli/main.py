@@ -39,6 +39,7 @@ GROUPS = (
     "snapshot",
     "submit",
     "plan",
+    "launch",
     "data",
     "report",
     "release",

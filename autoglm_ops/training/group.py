@@ -28,7 +28,7 @@ from typing import IO, Any
 from autoglm_ops import logs
 from autoglm_ops.errors import AutoGLMError, TryAgain
 from autoglm_ops.training import nodes
-from autoglm_ops.training.job import Failure, Job
+from autoglm_ops.training.job import AnyJob, Failure, read_job
 
 GRACE = 2.0
 """Seconds in which the other ranks may still say why they failed, and after which they are killed."""
@@ -39,7 +39,7 @@ NO_NOTE = 74
 _PR_SET_PDEATHSIG = 1
 
 
-def launch(job: Job, folder: Path, body: str = BODY) -> None:
+def launch(job: AnyJob, folder: Path, body: str = BODY) -> None:
     """Run `job` once, to its end, in a process group of its own making; `folder` is for its notes. `supervisor.train` tries again.
 
     Raises the failed rank's own error (its class when it is one of ours), or TryAgain when a rank was killed from outside.
@@ -87,13 +87,15 @@ def main(parent: int, reply: int, body: str) -> int:
         _say(tell, ready=round(time.monotonic() - born, 3))
         while "job" in (order := orders.take(wait=True) or {}):
             path = Path(order["job"])
-            failed = _attempt(Job.read(path), path.parent, work, born, orders, tell)
+            failed = _attempt(read_job(path), path.parent, work, born, orders, tell)
             _say(tell, ended=failed.model_dump() if failed else None)
             born = time.monotonic()
     return 0
 
 
-def _attempt(job: Job, folder: Path, work: Callable[..., None], born: float, orders: Orders, tell: IO[str]) -> Failure | None:
+def _attempt(
+    job: AnyJob, folder: Path, work: Callable[..., None], born: float, orders: Orders, tell: IO[str]
+) -> Failure | None:
     born = time.monotonic() if job.attempt > 1 else born
 
     def stopped() -> bool:

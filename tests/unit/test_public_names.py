@@ -12,7 +12,7 @@ from autoglm_ops.contracts.record import Record
 from autoglm_ops.stages import graph
 
 COMMANDS = {
-    "data", "demo", "doctor", "down", "feedback", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve", "snapshot",
+    "data", "demo", "doctor", "down", "feedback", "launch", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve", "snapshot",
     "stage", "submit", "up",
 }  # fmt: skip
 GROUPS = {
@@ -36,11 +36,12 @@ GROUPS = {
     "feedback": {"status", "export", "collect", "signals", "patch", "undo", "patches"},
 }
 RECORDS = {
-    "Alert", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally", "DriftReport", "EvaluationReport",
-    "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "Folders", "GateVerdict", "HardwareSpec", "Interval", "JobSpec", "KubernetesPlace",
-    "JobStatus", "LabelledRow", "LocationProfile", "LogCommit", "ModelRef", "ModelShape", "PackedDataset", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe", "Resources", "RunInfo",
-    "SearchSpacePatch", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "SuiteReport", "TokenMeta",
-    "TrainingRecord", "Trial", "TuningReport", "ValidationReport", "Work", "WorkResult",
+    "Alert", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally", "DriftReport",
+    "Estimate", "EvaluationReport", "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "Folders", "GateVerdict", "HardwareSpec", "Interval", "JobSpec",
+    "JobStatus", "KubernetesPlace", "LabelledRow", "LaunchPlan", "LaunchRecord", "LocationProfile", "LogCommit", "ModelRef", "ModelShape", "PackedDataset",
+    "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe", "RecoveryDecision", "RecoveryRules",
+    "Resources", "RowSet", "RunInfo", "SearchSpacePatch", "Setting", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec",
+    "SuiteReport", "TokenMeta", "TrainingChange", "TrainingFailure", "TrainingRecord", "Trial", "TuningReport", "ValidationReport", "Work", "WorkResult",
 }  # fmt: skip
 MODULES = (
     "arrays",
@@ -50,6 +51,7 @@ MODULES = (
     "flow",
     "follow",
     "inputs",
+    "launch",
     "placement",
     "record",
     "release",
