@@ -25,6 +25,7 @@ from rich.table import Table
 
 from autoglm_ops.cli.airflow import airflow_environment
 from autoglm_ops.cli.shared import AsJson, checkout, home, show_json
+from autoglm_ops.contracts.production import SignalsOfDay
 from autoglm_ops.contracts.record import write_text
 from autoglm_ops.contracts.release import GateVerdict, ModelRef
 from autoglm_ops.errors import AutoGLMError, TryAgain, UsageError
@@ -142,7 +143,7 @@ class _Play:
             ungated = beside.submit(replay.nightly, day, checkout(), self.home)
             self._drive("feedback_retune", day, {})
             baseline = ungated.result()
-        said = loop.SignalsOfDay.read(self.home / "feedback" / "signals" / f"{day}.json")
+        said = SignalsOfDay.read(self.home / "feedback" / "signals" / f"{day}.json")
         result.fired = [item.name for item in said.signals if item.fired]
         result.drift = max((round(item.value, 3) for item in said.drift), default=None)
         active = loop.history(self.home).active(day).patches

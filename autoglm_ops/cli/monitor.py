@@ -11,6 +11,7 @@ from autoglm_ops.cli import feedback
 from autoglm_ops.cli.runs import day
 from autoglm_ops.cli.shared import AsJson, AsOfDay, checkout, home, show_json
 from autoglm_ops.contracts.feedback import SearchSpacePatch
+from autoglm_ops.contracts.production import SignalsOfDay
 from autoglm_ops.settings import Settings, load
 from autoglm_ops.stages import loop
 
@@ -89,7 +90,7 @@ def _day(text: str | None) -> date:
     return day(text) or datetime.now(UTC).date()
 
 
-def _show_signals(found: loop.SignalsOfDay) -> None:
+def _show_signals(found: SignalsOfDay) -> None:
     model = found.champion.model
     print(
         f"{found.day}: {f'champion v{model.version}' if model else 'no champion'}{': ' + found.reason if found.reason else ''}"

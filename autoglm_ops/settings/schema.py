@@ -198,6 +198,8 @@ class Gate(Section):
     slice_drop: Share = 0.1
     """A slice of at least min_rows rows that falls by more than this, significantly, rejects."""
     max_model_mb: Positive = 4000.0
+    margin: Share = 0.03
+    """When production drifted, a candidate with newer data is promoted if it is not worse by this much; 0 always demands better."""
 
 
 class Release(Section):

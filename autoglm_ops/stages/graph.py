@@ -41,7 +41,7 @@ SPECS: dict[str, Spec] = {
             inputs="champion",
             params="evaluate monitor tokenize seed",
         ),
-        _stage("gate", "evaluation", after="evaluate", inputs="champion", params="gate"),
+        _stage("gate", "evaluation", after="evaluate", inputs="as_of champion signals", params="gate"),
         _stage(
             "report",
             "evaluation",

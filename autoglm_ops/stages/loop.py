@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
-from autoglm_ops.contracts.feedback import Alert, DriftReport, FeedbackSnapshot, PatchSet, Profile, Signal
-from autoglm_ops.contracts.record import Record
+from autoglm_ops.contracts.feedback import Alert, FeedbackSnapshot, PatchSet, Profile
+from autoglm_ops.contracts.production import SignalsOfDay
 from autoglm_ops.contracts.release import Champion, Interval
 from autoglm_ops.contracts.serving import LabelledRow
 from autoglm_ops.feedback import levers
@@ -24,17 +24,6 @@ from autoglm_ops.monitoring.drift import drift, profile
 from autoglm_ops.settings import Settings
 from autoglm_ops.stages import releasing, snapshot
 from autoglm_ops.store import open_store
-
-
-class SignalsOfDay(Record):
-    """What production said on one day, of the champion it was said of."""
-
-    day: str
-    champion: Champion
-    fired: bool
-    signals: tuple[Signal, ...] = ()
-    drift: tuple[DriftReport, ...] = ()
-    reason: str = ""
 
 
 def collect(settings: Settings, home: Path, day: date) -> FeedbackSnapshot:
@@ -137,4 +126,4 @@ def _intake(settings: Settings, home: Path) -> Intake:
 
 
 def _signals_path(home: Path, day: date) -> Path:
-    return home / "feedback" / "signals" / f"{day.isoformat()}.json"
+    return snapshot.signals_path(home, day)
