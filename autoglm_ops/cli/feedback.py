@@ -62,7 +62,7 @@ def export(
 
     The file is a dataset: name it in params.yaml (data.path, with data.columns.timestamp: day), or label it further by hand.
     """
-    rows = Intake(requests_path(home())).labelled(_day(since, FIRST_DAY), _day(until, LAST_DAY))
+    rows = Intake(requests_path(home())).labelled(day(since, FIRST_DAY), day(until, LAST_DAY))
     chosen = form or (Format.CSV if to is not None and to.suffix == ".csv" else Format.JSONL)
     text = _csv(rows) if chosen is Format.CSV else "".join(_json(row) for row in rows)
     if to is None:
@@ -76,7 +76,8 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(feedback, name="feedback")
 
 
-def _day(text: str | None, default: str) -> str:
+def day(text: str | None, default: str) -> str:
+    """An ISO day, checked."""
     try:
         return date.fromisoformat(text).isoformat() if text else default
     except ValueError as error:

@@ -43,6 +43,7 @@ GROUPS = (
     "release",
     "serve",
     "feedback",
+    "annotate",
     "monitor",
     "airflow",
     "demo",

@@ -7,6 +7,20 @@ from autoglm_ops.contracts.record import Record
 from autoglm_ops.contracts.release import Champion
 
 
+class DriftOfDay(Record):
+    """How far the texts of the window that ends with `day` are from those the champion was trained on.
+
+    asked: requests compared, with a label or without. labelled: those whose labels were compared too.
+    """
+
+    day: str
+    champion: Champion
+    asked: int = 0
+    labelled: int = 0
+    drift: tuple[DriftReport, ...] = ()
+    reason: str = ""
+
+
 class SignalsOfDay(Record):
     """The signals of `day`, fired or not, and the champion they were said of. Empty when nothing was said."""
 

@@ -79,13 +79,27 @@ def build(parts: Parts) -> FastAPI:
     @app.post("/v1/classify")
     async def classify(request: Request) -> Response:
         asked = read(await request.body(), ClassifyRequest)
-        return JSONResponse(await _classify(asked, parts, batcher))
+        return JSONResponse(await _observed(asked, parts, batcher))
 
     @app.post("/v1/feedback")
     async def feedback(request: Request) -> Response:
         return await _feedback(read(await request.body(), FeedbackRequest), parts)
 
     return app
+
+
+async def _observed(asked: ClassifyRequest, parts: Parts, batcher: Batcher) -> dict[str, Any]:
+    """`_classify`, counted for the day it asks about with the time it took. What is the client's own mistake is not counted."""
+    day = event_time(asked.timestamp, parts.clock())[:10]
+    version, started = parts.host.current.ref.version, time.perf_counter()
+    try:
+        answer = await _classify(asked, parts, batcher)
+    except BaseException as error:  # a deadline cancels us, for one
+        if not isinstance(error, RequestError) or error.status >= 500:
+            parts.memory.observe(day, version, len(asked.texts), time.perf_counter() - started, ok=False)
+        raise
+    parts.memory.observe(day, int(answer["version"]), len(asked.texts), time.perf_counter() - started, ok=True)
+    return answer
 
 
 async def _classify(asked: ClassifyRequest, parts: Parts, batcher: Batcher) -> dict[str, Any]:
@@ -139,9 +153,19 @@ async def _feedback(asked: FeedbackRequest, parts: Parts) -> Response:
     return JSONResponse({**told, **fault.body()}, fault.status, fault.headers())
 
 
+UNTIMELY = {
+    "future": "feedback must not be from the future; send the time it was said, or none",
+    "late": "these answers are older than feedback.keep_days; nothing is learned from them any more",
+    "outdated": "this source has said something later of these answers, which stands",
+}
+
+
 def _nothing_kept(counts: FeedbackCounts, first: str, labels: list[str]) -> RequestError:
     if counts.refused.get("unknown-label"):
         return RequestError(422, "unknown_label", f"none of the labels is one of {', '.join(labels)}", param="label")
+    for word in ("future", "late", "outdated"):
+        if counts.refused.get(word):
+            return RequestError(422, word, UNTIMELY[word], param="timestamp")
     if counts.refused.get("over-cap"):
         return RequestError(429, "over_cap", "this source has given all the feedback it may today", retry_after=3600)
     return RequestError(

@@ -12,7 +12,7 @@ from autoglm_ops.contracts.record import Record
 from autoglm_ops.stages import graph
 
 COMMANDS = {
-    "data", "demo", "doctor", "down", "feedback", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve", "snapshot",
+    "annotate", "data", "demo", "doctor", "down", "feedback", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve", "snapshot",
     "stage", "up",
 }  # fmt: skip
 GROUPS = {
@@ -33,7 +33,7 @@ GROUPS = {
         "track",
     },
     "runs": {"list", "show", "prune", "open", "exec", "close"},
-    "feedback": {"status", "export", "collect", "signals", "patch", "undo", "patches"},
+    "feedback": {"status", "export", "collect", "drift", "signals", "patch", "undo", "patches", "prune"},
 }
 RECORDS = {
     "Alert", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally", "DriftReport", "EvaluationReport",
@@ -41,8 +41,22 @@ RECORDS = {
     "JobStatus", "LabelledRow", "LocationProfile", "LogCommit", "ModelRef", "ModelShape", "PackedDataset", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe", "RunInfo",
     "SearchSpacePatch", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "SuiteReport", "TokenMeta",
     "TrainingRecord", "Trial", "TuningReport", "ValidationReport",
+    "DriftOfDay", "ReporterTally", "Served", "SignalsOfDay", "Unsure",
 }  # fmt: skip
-MODULES = ("arrays", "cluster", "data", "feedback", "flow", "follow", "inputs", "record", "release", "serving", "training")
+MODULES = (
+    "arrays",
+    "cluster",
+    "data",
+    "feedback",
+    "flow",
+    "follow",
+    "inputs",
+    "production",
+    "record",
+    "release",
+    "serving",
+    "training",
+)
 
 
 def test_the_commands_are_these() -> None:
