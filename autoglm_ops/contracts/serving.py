@@ -121,11 +121,11 @@ class Served(Record):
     day: str
     version: int
     ok: bool
-    above: float
-    bound: float
-    requests: int
-    texts: int
-    seconds: float
+    above: float = Field(ge=0)
+    bound: float = Field(ge=0)
+    requests: int = Field(ge=0)
+    texts: int = Field(ge=0)
+    seconds: float = Field(ge=0)
 
 
 class DayTally(Record):
