@@ -24,7 +24,7 @@ Behaviour = Literal["accepted", "copied", "undone"]
 
 class Prediction(Record):
     """One answered text. at: when it was answered, seconds since the epoch. event_time: when it happened, ISO; its first ten
-    characters are its day."""
+    characters are its day. unit: a digest of who asked, empty when nobody said."""
 
     id: str = Field(pattern=ID_PATTERN)
     model: ModelRef
@@ -33,6 +33,7 @@ class Prediction(Record):
     score: float
     at: float
     event_time: str
+    unit: str = ""
 
     @property
     def day(self) -> str:
@@ -126,6 +127,14 @@ class Served(Record):
     requests: int = Field(ge=0)
     texts: int = Field(ge=0)
     seconds: float = Field(ge=0)
+
+
+class ArmRow(Record):
+    """One judged answer of an arm (a version). unit: who asked, or the answer's own id."""
+
+    version: int
+    unit: str
+    right: bool
 
 
 class DayTally(Record):

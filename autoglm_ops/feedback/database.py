@@ -34,6 +34,7 @@ CREATE INDEX IF NOT EXISTS feedback_source_day ON feedback (source, day);
 CREATE TABLE IF NOT EXISTS served (
   day TEXT NOT NULL, version INTEGER NOT NULL, ok INTEGER NOT NULL, bound REAL NOT NULL, requests INTEGER NOT NULL,
   texts INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (day, version, ok, bound)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS units (id TEXT PRIMARY KEY, unit TEXT NOT NULL) WITHOUT ROWID;
 """
 
 Write = Callable[[sqlite3.Connection], Any]
@@ -143,7 +144,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _lay_out(connection: sqlite3.Connection, path: Path) -> None:
-    """Make a new file ours, or give an older one (format 1: without `served`) what it lacks, one process at a time: SQLite does not
+    """Make a new file ours, or give an older one (format 1: without `served` and `units`) what it lacks, one process at a time: SQLite does not
     wait, but fails, when two turn one file to WAL at once."""
     with locked(path.with_name(f".{path.name}.lock")):
         if _format(connection) < FORMAT:

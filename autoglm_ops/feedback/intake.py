@@ -25,6 +25,7 @@ from autoglm_ops.contracts.feedback import FeedbackSnapshot
 from autoglm_ops.contracts.record import digest_path, write_text
 from autoglm_ops.contracts.release import ModelRef
 from autoglm_ops.contracts.serving import (
+    ArmRow,
     DayTally,
     FeedbackCounts,
     FeedbackItem,
@@ -69,9 +70,11 @@ class Intake:
     def remember(self, predictions: Sequence[Prediction]) -> Future[None]:
         """Keep predictions: all of them or none. UsageError when an id already names another text."""
         rows = [_row(prediction) for prediction in predictions]
+        units = [(prediction.id, prediction.unit) for prediction in predictions if prediction.unit]
 
         def write(connection: sqlite3.Connection) -> None:
             _insert(connection, rows)
+            connection.executemany("INSERT OR REPLACE INTO units VALUES (?, ?)", units)
             self._served.drain(connection)
 
         return self._writer.submit(write)
@@ -142,6 +145,20 @@ class Intake:
         """How requests of events in these days were answered."""
         with reading(self.path) as connection:
             return served.read(connection, since_day, until_day)
+
+    def arms(self, since_day: str = FIRST_DAY, until_day: str = LAST_DAY) -> list[ArmRow]:
+        """Every answer whose label is known and believed, by the version that gave it and who asked."""
+        rows = self.labelled(since_day, until_day, without=self.distrusted(since_day, until_day))
+        with reading(self.path) as connection:
+            units = dict(connection.execute("SELECT id, unit FROM units").fetchall())
+        return [ArmRow(version=row.version, unit=units.get(row.id, row.id), right=row.label == row.predicted) for row in rows]
+
+    def liked(self, since_day: str = FIRST_DAY, until_day: str = LAST_DAY) -> dict[int, tuple[int, int]]:
+        """version -> (good ratings, all ratings)."""
+        query = """SELECT version, SUM(value = '+1'), COUNT(*) FROM predictions JOIN feedback USING (id)
+                   WHERE kind = 'rating' AND predictions.day BETWEEN ? AND ? GROUP BY version"""
+        with reading(self.path) as connection:
+            return {row[0]: (row[1], row[2]) for row in connection.execute(query, (since_day, until_day))}
 
     def unsure(self, limit: int, since_day: str = FIRST_DAY, until_day: str = LAST_DAY) -> list[Unsure]:
         """The answers a person's label is worth most for: disputed, disliked, then the least sure; each text once."""

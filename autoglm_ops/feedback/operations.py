@@ -40,9 +40,7 @@ def latency(rows: Sequence[Served], policy: OperationsPolicy) -> Signal:
     The interval is that of the order statistic (binomial, normal approximation); a bucket counts from its lower end there, so the
     width of the buckets can hide a regression but never make one.
     """
-    answered = Counter[tuple[float, float]]()
-    for row in rows:
-        answered[row.above, row.bound] += row.requests if row.ok else 0
+    answered = _answered(rows)
     count = answered.total()
     few = _few("latency", policy.latency_seconds, count, rows, policy)
     if few is not None:
@@ -86,6 +84,20 @@ def cost(rows: Sequence[Served], policy: OperationsPolicy) -> Signal:
     word, side = ("dear", "over") if value > limit else ("cheap-enough", "within")
     reason = f"{word}: a thousand answers cost {value:.3g}, {side} {limit:g}, over {texts} answers"
     return _signal("cost", value > limit, (value, value, value), limit, count, rows, reason)
+
+
+def quantile(served: Iterable[Served], version: int) -> float | None:
+    """Within how many seconds SLOWEST of a version's requests were answered (a bucket's end); None when none was."""
+    answered = _answered(row for row in served if row.version == version)
+    return _bucket(answered, answered.total() * SLOWEST)[1] if answered.total() else None
+
+
+def _answered(rows: Iterable[Served]) -> Counter[tuple[float, float]]:
+    """Answered requests by the ends of their bucket."""
+    found = Counter[tuple[float, float]]()
+    for row in rows:
+        found[row.above, row.bound] += row.requests if row.ok else 0
+    return found
 
 
 def _bucket(requests: Mapping[tuple[float, float], int], rank: float) -> tuple[float, float]:

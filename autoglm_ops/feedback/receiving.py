@@ -92,4 +92,5 @@ def prune(connection: sqlite3.Connection, before_day: str, dry: bool) -> int:
     if not dry:
         connection.execute(_FORGET, (before_day,))
         connection.execute("DELETE FROM served WHERE day < ?", (before_day,))
+        connection.execute("DELETE FROM units WHERE id NOT IN (SELECT id FROM predictions)")
     return count

@@ -34,12 +34,14 @@ class _Request(BaseModel):
 
 
 class ClassifyRequest(_Request):
-    """POST /v1/classify. ids: names for the texts, to give feedback by; one id names one text for ever."""
+    """POST /v1/classify. ids: names for the texts, to give feedback by; one id names one text for ever. user: who asks, so that one
+    user is answered by one model while two are compared; only a digest of it is kept."""
 
     input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
     model: str | None = Field(default=None, max_length=200)
     timestamp: str | None = Field(default=None, max_length=40)
     ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
+    user: str | None = Field(default=None, min_length=1, max_length=200)
 
     @model_validator(mode="after")
     def _one_id_a_text(self) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from autoglm_ops.stages import releasing
 if TYPE_CHECKING:
     from autoglm_ops.release.registry import Registry
     from autoglm_ops.serving.app import Parts
+    from autoglm_ops.serving.arms import Challenge
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ class Request:
     host: str | None = None
     port: int | None = None
     key_file: Path | None = None
+    challenger: str | None = None
+    share: float = 0.1
 
 
 class RegistrySource:
@@ -100,8 +103,22 @@ def serve(request: Request, settings: Settings, home: Path, announce: Callable[[
     )
     with listener:
         parts = compose(source_of(request.model, settings, home), settings, home, request.key_file)
+        if request.challenger is not None:
+            parts = replace(parts, challenge=_challenge(request, settings, home))
         parts.host.start()
         server.serve(app.build(parts), listener, lambda: announce(server.address(listener)))
+
+
+def _challenge(request: Request, settings: Settings, home: Path) -> Challenge:
+    """The second model, loaded and watched."""
+    from autoglm_ops.serving.arms import Challenge
+    from autoglm_ops.serving.host import ModelHost
+    from autoglm_ops.serving.metrics import Metrics
+
+    assert request.challenger is not None
+    host = ModelHost(source_of(request.challenger, settings, home), Metrics(), settings.serving.refresh_seconds)
+    host.start()
+    return Challenge(host, request.share)
 
 
 def compose(source: ModelSource, settings: Settings, home: Path, key_file: Path | None = None) -> Parts:

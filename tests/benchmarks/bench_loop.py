@@ -56,10 +56,11 @@ Codes = NDArray[np.int64]
 
 
 class World:
-    """The bundled days: texts [n] in order, labels, and each text's place."""
+    """The bundled days: texts [n] in order, labels, and each text's place. model: what a night trains, glm or tfidf."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, model: str) -> None:
         self.settings = settings
+        self.model = model
         self.days = list(replay.traffic(settings))
         self.texts = [text for day in self.days for text in day.texts]
         self.labels = [label for day in self.days for label in day.labels]
@@ -91,6 +92,11 @@ def glm(world: World, night: int) -> Codes:
     if not path.exists():
         _save(path, _train(world, world.splits(night)))
     return np.asarray(np.load(path))
+
+
+def trained(world: World, night: int) -> Codes:
+    """The candidate of a night."""
+    return glm(world, night) if world.model == "glm" else tfidf(world, night)
 
 
 def tfidf(world: World, night: int) -> Codes:
@@ -151,7 +157,7 @@ class Told:
 
 def play(world: World, margin: float | None) -> Told:
     """The loop with the gate at `margin` (0: superiority; None: two windows of five below the promise, and no gate)."""
-    models, night = {FIRST: glm(world, FIRST)}, FIRST
+    models, night = {FIRST: trained(world, FIRST)}, FIRST
     champion = Champion(model=_ref(FIRST), data_until=_day(world, FIRST), metric=_promise(world, FIRST, models[FIRST]))
     told, p_worse, fallen = Told({}, [], 0, 0), list[float](), list[bool]()
     for day in range(FIRST + 1, len(world.days) + 1):
@@ -164,7 +170,7 @@ def play(world: World, margin: float | None) -> Told:
         if not (said.fired if margin is not None else sum(fallen[-5:]) >= 2):
             continue
         told.trainings += 1
-        models[day] = glm(world, day)
+        models[day] = trained(world, day)
         if margin is None or _passes(world, day, models[day], answers, champion, said, margin):
             told.promoted.append(day)
             p_worse.append(_p_worse(world, day + 1, models[day], answers))
@@ -250,22 +256,27 @@ def _day(world: World, night: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", action="append", default=[], help="a setting, as in `autoglm run --set`")
+    parser.add_argument(
+        "--model", choices=["glm", "tfidf"], default="glm", help="what a night trains; tfidf shows the rules in minutes"
+    )
     parser.add_argument("--margins", type=float, nargs="*", default=[0.0, 0.02, 0.03, 0.05])
     parser.add_argument("--nights", type=int, nargs="*", help="train and score these nights' models only, on the next day")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    started, world = time.monotonic(), World(load(ROOT / "params.yaml", environ={}, overrides=asked.set))
+    started, world = time.monotonic(), World(load(ROOT / "params.yaml", environ={}, overrides=asked.set), asked.model)
     nights = asked.nights or range(FIRST, len(world.days))
     every = {
         night: (
-            _f1(world, world.of_day(night + 1), glm(world, night)),
+            _f1(world, world.of_day(night + 1), trained(world, night)),
             _f1(world, world.of_day(night + 1), tfidf(world, night)),
         )
         for night in nights
     }
     table = Table("rule", "mean macro-F1, days 5-14", "promotions", "worse next day", "trainings", box=None)
     late = [pair for night, pair in every.items() if night >= 4]
-    table.add_row("nightly GLM, no gate", f"{np.mean([pair[0] for pair in late]):.4f}", str(len(every)), "", str(len(every)))
+    table.add_row(
+        f"nightly {asked.model}, no gate", f"{np.mean([pair[0] for pair in late]):.4f}", str(len(every)), "", str(len(every))
+    )
     table.add_row("nightly TF-IDF", f"{np.mean([pair[1] for pair in late]):.4f}", str(len(every)), "", str(len(every)))
     found: dict[str, object] = {"set": asked.set, "nightly": every}
     for margin in [None, *asked.margins] if not asked.nights else []:

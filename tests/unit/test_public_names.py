@@ -33,7 +33,7 @@ GROUPS = {
         "track",
     },
     "runs": {"list", "show", "prune", "open", "exec", "close"},
-    "feedback": {"status", "export", "collect", "drift", "signals", "patch", "undo", "patches", "prune"},
+    "feedback": {"status", "export", "arms", "collect", "drift", "signals", "patch", "undo", "patches", "prune"},
 }
 RECORDS = {
     "Alert", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally", "DriftReport", "EvaluationReport",
@@ -41,7 +41,7 @@ RECORDS = {
     "JobStatus", "LabelledRow", "LocationProfile", "LogCommit", "ModelRef", "ModelShape", "PackedDataset", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe", "RunInfo",
     "SearchSpacePatch", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "SuiteReport", "TokenMeta",
     "TrainingRecord", "Trial", "TuningReport", "ValidationReport",
-    "DriftOfDay", "ReporterTally", "Served", "SignalsOfDay", "Unsure",
+    "ArmRow", "DriftOfDay", "ReporterTally", "Served", "SignalsOfDay", "Unsure",
 }  # fmt: skip
 MODULES = (
     "arrays",

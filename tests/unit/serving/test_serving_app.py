@@ -282,3 +282,22 @@ def test_a_failing_model_fails_its_batch_and_nothing_else(tmp_path: Path) -> Non
         assert (broken.status_code, broken.json()["error"]["code"]) == (500, "inference_failed")
         assert http.post("/v1/classify", json={"input": "good"}).status_code == 200
         assert isinstance(parts.memory, Intake) and len(parts.memory.predictions()) == 1
+
+
+def test_a_challenger_answers_its_share_of_the_users_and_each_user_stays(tmp_path: Path) -> None:
+    from autoglm_ops.serving.arms import Challenge
+    from autoglm_ops.serving.host import ModelHost
+    from autoglm_ops.serving.metrics import Metrics
+
+    shelf, other = Shelf(v1=ByLength()), Shelf(v2=ByLength(flip=True))
+    other.alias = "v2"
+    host = ModelHost(other, Metrics(), refresh_seconds=0.05)
+    host.start()
+    with serving(tmp_path, shelf, challenge=Challenge(host, 0.5)) as (http, parts):
+        answers = [http.post("/v1/classify", json={"input": "很好", "user": f"user {n}"}).json()["version"] for n in range(40)]
+        again = [http.post("/v1/classify", json={"input": "很好", "user": f"user {n}"}).json()["version"] for n in range(40)]
+        assert answers == again and 8 <= answers.count(2) <= 32
+        assert [model["version"] for model in http.get("/v1/models").json()["data"]] == [1, 2]
+        kept = parts.memory.predictions()
+        assert {row.version for row in parts.memory.served()} == {1, 2} and len(kept) == 80
+    assert all("user" not in row.model_dump_json() for row in kept)
