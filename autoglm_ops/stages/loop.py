@@ -52,8 +52,14 @@ def drift(settings: Settings, home: Path, day: date) -> DriftOfDay:
 
 
 def signals(settings: Settings, home: Path, day: date, origin: Path = Path()) -> SignalsOfDay:
-    """Judge the champion on the window that ends with `day`, on a drift found anew. `origin`: what monitor.metrics is relative to."""
+    """Judge the champion on the window that ends with `day`, on a drift found anew. `origin`: what monitor.metrics is relative to.
+
+    What fired starts no second study within feedback.cooldown_days of one that ended: labels that trickle in by the hour are no news.
+    """
     found = production.signals_of(settings, home, day, drift(settings, home, day), origin)
+    done = _retuned(home, day, settings.feedback.cooldown_days) if found.fired else None
+    if done is not None:
+        found = found.model_copy(update={"fired": False, "reason": f"resting: {done}"})
     found.write(_signals_path(home, day))
     return found
 
@@ -101,6 +107,19 @@ def apply_fixed(tree: dict[str, dict[str, object]], sources: dict[str, str], pat
         if not sources.get(item.key, "").startswith("--set") and not levers.same(before.get(item.key), after.get(item.key)):
             tree[section][leaf] = after[item.key]
             sources[item.key] = f"patch of {item.created}"
+
+
+def _retuned(home: Path, day: date, cooldown_days: int) -> str | None:
+    """Which study of this day, or of the cool-down before it, came to its end."""
+    from autoglm_ops.stages import runs
+
+    first = (day - timedelta(days=cooldown_days - 1)).isoformat()
+    for info in runs.listed(home):
+        if info.dag == runs.RETUNE and first <= info.as_of <= day.isoformat() and runs.closed(Path(info.workspace)):
+            return (
+                f"run {info.run} was tuned on what came until {info.as_of}; the next study may start {cooldown_days} days later"
+            )
+    return None
 
 
 def _rules(named: str, origin: Path) -> tuple[rules.Rule, ...]:
