@@ -301,3 +301,31 @@ def test_a_challenger_answers_its_share_of_the_users_and_each_user_stays(tmp_pat
         kept = parts.memory.predictions()
         assert {row.version for row in parts.memory.served()} == {1, 2} and len(kept) == 80
     assert all("user" not in row.model_dump_json() for row in kept)
+
+
+def test_acts_are_feedback_and_untimely_feedback_is_refused_by_name(tmp_path: Path) -> None:
+    with serving(tmp_path, Shelf(v1=ByLength())) as (http, parts):
+        key = http.post("/v1/classify", json={"input": "很好"}).json()["results"][0]["id"]
+        assert http.post("/v1/feedback", json={"id": key, "behaviour": "copied"}).json()["accepted"] == 1
+        assert [row.weight for row in parts.memory.implied()] == [0.6]
+        for stated, code in (
+            ("2099-01-01", "future"),
+            ("soon", "invalid_value"),
+            ("2026-01-01T00:00:00+99:00", "invalid_value"),
+        ):
+            said = http.post("/v1/feedback", json={"id": key, "label": "neg", "timestamp": stated})
+            assert (said.status_code, said.json()["error"]["code"]) == (422, code)
+        assert http.post("/v1/feedback", json={"id": key, "behaviour": "stared"}).status_code == 422
+        assert http.post("/v1/feedback", json={"id": key, "behaviour": "copied", "label": "pos"}).status_code == 422
+        assert parts.memory.labelled() == []
+
+
+def test_requests_are_counted_for_the_day_they_ask_about_and_mistakes_of_clients_are_not(tmp_path: Path) -> None:
+    with serving(tmp_path, Shelf(v1=ByLength())) as (http, parts):
+        http.post("/v1/classify", json={"input": ["很好", "不好"], "timestamp": "2026-01-05"})
+        http.post("/v1/classify", json={"input": "", "timestamp": "2026-01-05"})
+        http.post("/v1/classify", json={"input": "很好", "model": "other", "timestamp": "2026-01-05"})
+        http.post("/v1/classify", json={"input": "很好", "timestamp": "2026-01-05"})
+    (row,) = [one for one in Intake(tmp_path / "requests.db").served() if one.ok][:1]
+    total = Intake(tmp_path / "requests.db").served()
+    assert sum(one.requests for one in total) == 2 and sum(one.texts for one in total) == 3 and row.day == "2026-01-05"
