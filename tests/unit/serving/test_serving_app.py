@@ -321,7 +321,7 @@ def test_acts_are_feedback_and_untimely_feedback_is_refused_by_name(tmp_path: Pa
 
 
 def test_requests_are_counted_for_the_day_they_ask_about_and_mistakes_of_clients_are_not(tmp_path: Path) -> None:
-    with serving(tmp_path, Shelf(v1=ByLength())) as (http, parts):
+    with serving(tmp_path, Shelf(v1=ByLength())) as (http, _):
         http.post("/v1/classify", json={"input": ["很好", "不好"], "timestamp": "2026-01-05"})
         http.post("/v1/classify", json={"input": "", "timestamp": "2026-01-05"})
         http.post("/v1/classify", json={"input": "很好", "model": "other", "timestamp": "2026-01-05"})
