@@ -11,7 +11,7 @@ from autoglm_airflow.pipeline import pipeline
 
 with DAG(
     dag_id="feedback_retune",
-    description="Collect feedback, read its signals, patch the search space, study, and retrain with the winner.",
+    description="Collect feedback, measure drift, read the signals, patch the search space, study, and retrain with the winner.",
     doc_md=__doc__,
     schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("@hourly", timezone="UTC"), assets=[PRODUCTION]),
     start_date=datetime(2020, 1, 1, tzinfo=UTC),
@@ -27,10 +27,11 @@ with DAG(
     },
 ) as dag:
     collected = DayOperator(task_id="collect", arguments=["feedback", "collect"])
+    drifted = DayOperator(task_id="drift", arguments=["feedback", "drift"])
     signals = SignalsOperator(task_id="signals", arguments=["feedback", "signals"])
     patched = DayOperator(task_id="patch", arguments=["feedback", "patch"])
     opened = OpenRunOperator(task_id="open_run", fixed={"tune.enabled": True}, promote=False)
-    collected >> signals >> patched >> opened
+    collected >> drifted >> signals >> patched >> opened
     studied = pipeline(opened, "ingest validate prepare tokenize plan tune")
     winner = WinnerOperator(task_id="winner")
     retrain = RetrainOperator(task_id="retrain", of="winner", dag_to_trigger="daily_retrain")

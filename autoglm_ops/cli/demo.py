@@ -25,28 +25,38 @@ from rich.table import Table
 
 from autoglm_ops.cli.airflow import airflow_environment
 from autoglm_ops.cli.shared import AsJson, checkout, home, show_json
+from autoglm_ops.contracts.production import SignalsOfDay
 from autoglm_ops.contracts.record import write_text
 from autoglm_ops.contracts.release import GateVerdict, ModelRef
 from autoglm_ops.errors import AutoGLMError, TryAgain, UsageError
 from autoglm_ops.settings import Settings, load
 from autoglm_ops.settings.layers import PREFIX
-from autoglm_ops.stages import loop, replay, runs, snapshot
+from autoglm_ops.stages import loop, replay, runs, serving, snapshot
+from autoglm_ops.stages.faults import reported, schedule, slowed
 from autoglm_ops.stages.replay import DayResult, PromotionCheck, Traffic
 
 FIRST_NIGHT = 2
+FAULTS = "6:label-noise,8:hostile-reporter,10:latency"
 # Short studies and trainings, for the loop and its comparisons alike: the demo has thirty minutes for two weeks. Four epochs, since the
 # first days hold little text (two left the loop 0.23 above frozen, four 0.27), and 700 steps at most, since the last hold much.
-STUDY = {"TUNE__STEPS": "40", "TRAIN__EPOCHS": "4", "TRAIN__MAX_STEPS": "700", "TRAIN__EVALUATIONS": "2"}
+STUDY = {
+    "MONITOR__LATENCY_SECONDS": "0.5",
+    "TUNE__STEPS": "40",
+    "TRAIN__EPOCHS": "4",
+    "TRAIN__MAX_STEPS": "700",
+    "TRAIN__EVALUATIONS": "2",
+}
 
 
 def demo(
     days: Annotated[int, typer.Option(min=3, max=14, help="How many of the 14 days to replay.")] = 14,
+    faults: Annotated[str, typer.Option(help="DAY:KIND, …: label-noise, hostile-reporter or latency; none for none.")] = FAULTS,
     as_json: AsJson = False,
 ) -> None:
     """Replay the bundled days: serve the morning's champion, score the day through the server, return its labels, retune at night.
 
     Every night is a DagRun of feedback_retune in Airflow's database; when a signal fires, a study of at most four trials and a
-    daily_retrain follow. Beside the loop: a model frozen after day 2, nightly retraining without a gate, and nightly TF-IDF.
+    daily_retrain follow. On some days something is wrong: labels are noisy, a reporter lies, the server is slow. Beside the loop: a model frozen after day 2, nightly retraining without a gate, and nightly TF-IDF.
     Leaves demo.json and demo.png in .autoglm/demo. Fourteen days take about half an hour on two cores.
     """
     console = Console(stderr=as_json, highlight=False)
@@ -54,7 +64,7 @@ def demo(
     shutil.rmtree(folder, ignore_errors=True)
     started = time.monotonic()
     with _environment(folder / "home"):
-        play = _Play(folder, console, days)
+        play = _Play(folder, console, days, schedule(faults))
         results, checks = play.run()
     said = {**replay.verdict(results, checks), "seconds": round(time.monotonic() - started)}
     write_text(
@@ -65,12 +75,20 @@ def demo(
         show_json({"days": [asdict(result) for result in results], "verdict": said})
     else:
         _say(said, folder, console)
+        for result in results:
+            lines = [f"  {line}" for line in result.told]
+            console.print(
+                f"night {result.day}{f', after a fault ({result.fault})' if result.fault else ''}:",
+                *lines or ["  quiet"],
+                sep="\n",
+            )
 
 
 class _Play:
     """One replay: its server, its drives, its table."""
 
-    def __init__(self, folder: Path, console: Console, days: int) -> None:
+    def __init__(self, folder: Path, console: Console, days: int, faults: dict[int, str]) -> None:
+        self.faults = faults
         self.home = folder / "home"
         self.log = folder / "demo.log"
         self.console = console
@@ -87,7 +105,7 @@ class _Play:
             frozen = self._champion()
             baseline = replay.nightly(day, checkout(), self.home)
             before: ModelRef | None = None
-            with _server(self.home, self.log) as (url, key):
+            with _server(self.home, self.log) as (url, key, self.server):
                 client = replay.Client(url, key)
                 for number, batch in enumerate(self.traffic[FIRST_NIGHT:], start=FIRST_NIGHT + 1):
                     champion = self._champion()
@@ -110,9 +128,11 @@ class _Play:
         baseline: replay.Nightly,
     ) -> None:
         """The day: everything is asked the same texts; the loop's answers are the server's. At night their labels come back."""
-        self._now(f"day {number}: {len(batch.texts)} requests")
+        fault = self.faults.get(number)
+        self._now(f"day {number}: {len(batch.texts)} requests{f', with a fault: {fault}' if fault else ''}")
         _await_version(client, champion.version)
-        served, ids, version = client.classify(batch)
+        with slowed(self.server, really=fault == "latency"):
+            served, ids, version = client.classify(batch)
         old_hand = replay.registered_answers(self.settings, self.home, frozen, batch.texts)
         self.results.append(
             DayResult(
@@ -123,13 +143,14 @@ class _Play:
                 tfidf=replay.macro_f1(batch.labels, baseline.tfidf(batch.texts)),
                 loop=replay.macro_f1(batch.labels, served),
                 version=version,
+                fault=fault or "",
             )
         )
         if before is not None:
             old = replay.registered_answers(self.settings, self.home, before, batch.texts)
             gain, low, high, p_worse = replay.against(batch.labels, served, old, seed=self.settings.seed)
             self.checks.append(PromotionCheck(version, number, round(gain, 4), round(low, 4), round(high, 4), p_worse))
-        client.feedback(ids, batch.labels)
+        client.feedback(ids, reported(batch.labels, number, fault, self.settings.seed))
 
     def _night(self, number: int, day: date, champion: ModelRef) -> tuple[ModelRef | None, replay.Nightly]:
         """Retune on what came back. Returns the replaced champion (if it was) and the ungated comparison."""
@@ -142,17 +163,25 @@ class _Play:
             ungated = beside.submit(replay.nightly, day, checkout(), self.home)
             self._drive("feedback_retune", day, {})
             baseline = ungated.result()
-        said = loop.SignalsOfDay.read(self.home / "feedback" / "signals" / f"{day}.json")
+        said = SignalsOfDay.read(self.home / "feedback" / "signals" / f"{day}.json")
         result.fired = [item.name for item in said.signals if item.fired]
         result.drift = max((round(item.value, 3) for item in said.drift), default=None)
         active = loop.history(self.home).active(day).patches
-        result.patches = [f"{item.key} -> {item.new}" for item in active if item.created == day.isoformat()]
+        mine = [item for item in active if item.created == day.isoformat()]
+        result.patches = [f"{item.key} -> {item.new}" for item in mine]
+        result.told = self._told(day, said, [f"{item.key}: {item.old} -> {item.new}, {item.reason}" for item in mine])
         result.verdict = self._verdict(day) if said.fired else "no signal"
         now = self._champion()
         if now.version == champion.version:
             return None, baseline
         result.promoted = now.version
         return champion, baseline
+
+    def _told(self, day: date, said: SignalsOfDay, patched: list[str]) -> list[str]:
+        """What the night saw and did: whom it did not believe, every signal that fired with its evidence, every patch and why."""
+        gone = serving.requests(self.settings, self.home).distrusted(day.isoformat(), day.isoformat())
+        believed = [f"not believed: {source}, {reason}" for (_, source), reason in sorted(gone.items())]
+        return [*believed, *(f"{item.name}: {item.reason}" for item in said.signals if item.fired), *patched]
 
     def _verdict(self, day: date) -> str:
         run = next(info for info in runs.listed(self.home) if info.dag == "daily_retrain" and info.as_of == day.isoformat())
@@ -198,8 +227,8 @@ def _environment(place: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _server(place: Path, log: Path) -> Iterator[tuple[str, str]]:
-    """The real model server on a free loopback port. Yields its URL and key."""
+def _server(place: Path, log: Path) -> Iterator[tuple[str, str, int]]:
+    """The real model server on a free loopback port. Yields its URL, its key and its process id."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -209,7 +238,7 @@ def _server(place: Path, log: Path) -> Iterator[tuple[str, str]]:
     url = f"http://127.0.0.1:{port}"
     try:
         _await_healthy(url, child, log)
-        yield url, (place / "serving" / "api-key").read_text(encoding="utf-8").split()[0]
+        yield url, (place / "serving" / "api-key").read_text(encoding="utf-8").split()[0], child.pid
     finally:
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGTERM)
@@ -251,6 +280,7 @@ def _table(results: list[DayResult], doing: str) -> Table:
         "signals",
         "verdict",
         "promoted",
+        "fault",
         box=None,
         caption=doing,
     )
@@ -259,7 +289,7 @@ def _table(results: list[DayResult], doing: str) -> Table:
         promoted = f"v{item.promoted}" if item.promoted else ""
         drift = f"{item.drift:.2f}" if item.drift is not None else ""
         cells = [str(item.day), *scores, f"[bold]{item.loop:.3f}[/]", f"v{item.version}", drift, " ".join(item.fired)]
-        table.add_row(*cells, item.verdict, promoted)
+        table.add_row(*cells, item.verdict, promoted, item.fault)
     return table
 
 

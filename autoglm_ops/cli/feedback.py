@@ -18,7 +18,9 @@ from autoglm_ops.cli.shared import AsJson, home, show_json
 from autoglm_ops.contracts.record import write_text
 from autoglm_ops.contracts.serving import DayTally, LabelledRow, SourceTally
 from autoglm_ops.errors import UsageError
+from autoglm_ops.feedback.arms import compare
 from autoglm_ops.feedback.intake import FIRST_DAY, LAST_DAY, Intake
+from autoglm_ops.feedback.operations import quantile
 from autoglm_ops.stages.serving import requests_path
 
 feedback = typer.Typer(
@@ -62,7 +64,7 @@ def export(
 
     The file is a dataset: name it in params.yaml (data.path, with data.columns.timestamp: day), or label it further by hand.
     """
-    rows = Intake(requests_path(home())).labelled(_day(since, FIRST_DAY), _day(until, LAST_DAY))
+    rows = Intake(requests_path(home())).labelled(day(since, FIRST_DAY), day(until, LAST_DAY))
     chosen = form or (Format.CSV if to is not None and to.suffix == ".csv" else Format.JSONL)
     text = _csv(rows) if chosen is Format.CSV else "".join(_json(row) for row in rows)
     if to is None:
@@ -72,11 +74,34 @@ def export(
     Console(stderr=True).print(f"{len(rows)} labelled rows in {to}")
 
 
+@feedback.command()
+def arms(since: Since = None, until: Until = None, as_json: AsJson = False) -> None:
+    """Compare the versions that answered live traffic: right answers by user, latency, ratings.
+
+    `autoglm serve --challenger models:/NAME/VERSION --share 0.1` answers a tenth of the users with another model.
+    """
+    requests, span = Intake(requests_path(home())), (day(since, FIRST_DAY), day(until, LAST_DAY))
+    told, liked = compare(requests.arms(*span)), requests.liked(*span)
+    slow = {row.version: quantile(requests.served(*span), row.version) for row in told.arms}
+    if as_json:
+        show_json({**told.model_dump(), "liked": liked, "seconds": slow})
+        return
+    table = Table("version", "judged", "users", "right", "95 % interval", "95 % within", "liked", box=None)
+    for arm in told.arms:
+        good, rated = liked.get(arm.version, (0, 0))
+        seconds = slow[arm.version]
+        interval = f"{arm.right.low:.3f} to {arm.right.high:.3f}"
+        cells = [f"v{arm.version}", str(arm.rows), str(arm.units), f"{arm.right.estimate:.3f}", interval]
+        table.add_row(*cells, "-" if seconds is None else f"{seconds:.3g} s", f"{good} of {rated}" if rated else "-")
+    Console().print(table, told.reason)
+
+
 def add_to(app: typer.Typer) -> None:
     app.add_typer(feedback, name="feedback")
 
 
-def _day(text: str | None, default: str) -> str:
+def day(text: str | None, default: str) -> str:
+    """An ISO day, checked."""
     try:
         return date.fromisoformat(text).isoformat() if text else default
     except ValueError as error:

@@ -45,6 +45,7 @@ GROUPS = (
     "release",
     "serve",
     "feedback",
+    "annotate",
     "monitor",
     "airflow",
     "demo",

@@ -29,6 +29,10 @@ def serve(
             help="API keys, one a line. Default: $AUTOGLM_HOME/serving/api-key, made on first start.",
         ),
     ] = None,
+    challenger: Annotated[
+        str | None, typer.Option(help="A second model, named as --model is, that answers a share of the users.")
+    ] = None,
+    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="The challenger's share of the users.")] = 0.1,
     overrides: Overrides = None,
     configs: Configs = None,
 ) -> None:
@@ -45,7 +49,7 @@ def serve(
     moves, the new model takes over without a dropped request. Ctrl-C stops.
     """
     settings, place = load(checkout() / "params.yaml", overrides=overrides or (), configs=configs or ()), home()
-    request = serving.Request(model or serving.champion_uri(settings), host, port, key_file)
+    request = serving.Request(model or serving.champion_uri(settings), host, port, key_file, challenger, share)
     console = Console(highlight=False, soft_wrap=True)
 
     def ready(url: str) -> None:

@@ -1,6 +1,7 @@
 """Token arrays on disk and their reader: what `tokenize` writes and training maps into memory. numpy alone.
 
 A split is `<split>.tokens.npy` int32 (all rows end to end), `<split>.offsets.npy` int64 (rows + 1) and `<split>.labels.npy` int64.
+Where rows do not all weigh 1 there is `<split>.weights.npy` float32 too, with a mean of 1.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class TokenArrays:
     tokens: NDArray[np.int32]
     offsets: NDArray[np.int64]
     labels: NDArray[np.int64]
+    weights: NDArray[np.float32] | None = None
 
     @classmethod
     def open(cls, folder: Path, split: str) -> TokenArrays:
@@ -46,7 +48,11 @@ class TokenArrays:
                 f"{folder}/{split}.*.npy do not belong together: {len(tokens)} tokens, {len(offsets)} offsets, "
                 f"{len(labels)} labels; run `autoglm stage tokenize` again"
             )
-        return cls(tokens, offsets, labels)
+        path = folder / f"{split}.weights.npy"
+        weights = np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
+        if weights is not None and len(weights) != len(labels):
+            raise Tampered(f"{path} has {len(weights)} weights for {len(labels)} rows; run `autoglm stage tokenize` again")
+        return cls(tokens, offsets, labels, weights)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,8 +68,10 @@ class TokenArrays:
         return np.diff(self.offsets)
 
 
-def write_arrays(folder: Path, split: str, rows: Iterable[Sequence[int]], labels: Sequence[int]) -> None:
-    """Write one split; `rows` are token ids, one sequence per label."""
+def write_arrays(
+    folder: Path, split: str, rows: Iterable[Sequence[int]], labels: Sequence[int], weights: Sequence[float] = ()
+) -> None:
+    """Write one split; `rows` are token ids, one sequence per label. `weights`, if given, one a row, are scaled to a mean of 1."""
     parts = [np.asarray(row, np.int32) for row in rows]
     if len(parts) != len(labels):
         raise ValueError(f"{len(parts)} rows but {len(labels)} labels")
@@ -72,3 +80,6 @@ def write_arrays(folder: Path, split: str, rows: Iterable[Sequence[int]], labels
     np.save(folder / f"{split}.tokens.npy", np.concatenate([*parts, np.empty(0, np.int32)]))
     np.save(folder / f"{split}.offsets.npy", offsets)
     np.save(folder / f"{split}.labels.npy", np.asarray(labels, np.int64))
+    if any(weight != 1 for weight in weights):
+        scaled = np.asarray(weights, np.float64)
+        np.save(folder / f"{split}.weights.npy", (scaled / scaled.mean()).astype(np.float32))

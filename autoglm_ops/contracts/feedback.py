@@ -30,10 +30,16 @@ class DriftReport(Record):
     drifted: bool
 
 
-class Signal(Record):
-    """One thing production said, with the evidence it stands on. `value` against `threshold`, over `rows` rows of `window`."""
+SignalName = Literal["quality", "drift", "latency", "error-rate", "cost", "variance"]
 
-    name: Literal["quality", "drift", "latency", "error-rate"]
+
+class Signal(Record):
+    """One thing production said, with the evidence it stands on. `value` against `threshold`, over `rows` rows of `window`.
+
+    silent: there was too little to say anything; `value` is no measurement then.
+    """
+
+    name: SignalName
     fired: bool
     value: float
     threshold: float
@@ -42,6 +48,7 @@ class Signal(Record):
     rows: int
     window: tuple[str, str]
     reason: str
+    silent: bool = False
 
 
 class SearchSpacePatch(Record):

@@ -19,9 +19,12 @@ ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
 SOURCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,62}$"
 
 
+Behaviour = Literal["accepted", "copied", "undone"]
+
+
 class Prediction(Record):
     """One answered text. at: when it was answered, seconds since the epoch. event_time: when it happened, ISO; its first ten
-    characters are its day."""
+    characters are its day. unit: a digest of who asked, empty when nobody said."""
 
     id: str = Field(pattern=ID_PATTERN)
     model: ModelRef
@@ -30,6 +33,7 @@ class Prediction(Record):
     score: float
     at: float
     event_time: str
+    unit: str = ""
 
     @property
     def day(self) -> str:
@@ -37,22 +41,32 @@ class Prediction(Record):
 
 
 class FeedbackItem(Record):
-    """What somebody says of one prediction: its true label, or a rating (1 good, -1 bad) that says nothing of the label."""
+    """What somebody says of one prediction: its true label, a rating (1 good, -1 bad) that says nothing of the label, or what a user
+    did with the answer, which implies one (feedback/implied.py). at: when it was said, seconds since the epoch; None is now."""
 
     id: str = Field(pattern=ID_PATTERN)
     source: str = Field(default="api", pattern=SOURCE_PATTERN)
     label: str | None = Field(default=None, min_length=1, max_length=128)
     rating: Literal[1, -1] | None = None
+    behaviour: Behaviour | None = None
+    at: float | None = None
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
-        if (self.label is None) == (self.rating is None):
-            raise ValueError("give exactly one of label (or correction) and rating")
+        if sum(said is not None for said in (self.label, self.rating, self.behaviour)) != 1:
+            raise ValueError("give exactly one of label (or correction), rating and behaviour")
         return self
 
     @property
-    def kind(self) -> Literal["label", "rating"]:
-        return "rating" if self.label is None else "label"
+    def kind(self) -> Literal["label", "rating", "behaviour"]:
+        if self.label is not None:
+            return "label"
+        return "behaviour" if self.rating is None else "rating"
+
+    @property
+    def value(self) -> str:
+        """What is kept of it."""
+        return self.label or self.behaviour or f"{self.rating:+d}"
 
 
 class FeedbackCounts(Record):
@@ -75,7 +89,9 @@ class FeedbackCounts(Record):
 
 
 class LabelledRow(Record):
-    """A prediction whose truth came back. label: what most sources said. source: the first of those, by name. day: ISO, of the event."""
+    """A prediction whose truth came back. label: what most sources said. source: the first of those, by name. day: ISO, of the event.
+    weight: how sure the label is; below 1 nobody said it, and what users did implies it.
+    """
 
     id: str
     text: str
@@ -85,6 +101,40 @@ class LabelledRow(Record):
     day: str
     version: int
     source: str
+    weight: float = 1.0
+
+
+class Unsure(Record):
+    """A prediction worth a person's label. reason: disputed, disliked or uncertain."""
+
+    id: str
+    text: str
+    predicted: str
+    score: float
+    day: str
+    reason: str
+    label: str = ""
+
+
+class Served(Record):
+    """Requests of one day that a version answered, or failed to, in more than `above` and at most `bound` seconds."""
+
+    day: str
+    version: int
+    ok: bool
+    above: float = Field(ge=0)
+    bound: float = Field(ge=0)
+    requests: int = Field(ge=0)
+    texts: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+
+
+class ArmRow(Record):
+    """One judged answer of an arm (a version). unit: who asked, or the answer's own id."""
+
+    version: int
+    unit: str
+    right: bool
 
 
 class DayTally(Record):
@@ -95,6 +145,15 @@ class DayTally(Record):
     labelled: int
     correct: int
     disputed: int
+
+
+class ReporterTally(Record):
+    """What one source said of one day's answers: how many it labelled, and how many of those as they were answered."""
+
+    day: str
+    source: str
+    rows: int
+    agreed: int
 
 
 class SourceTally(Record):
@@ -137,6 +196,10 @@ class Memory(Protocol):
         ...
 
     def receive(self, items: Sequence[FeedbackItem], now: float, labels: frozenset[str] | None) -> Future[FeedbackCounts]: ...
+
+    def observe(self, day: str, version: int, texts: int, seconds: float, *, ok: bool) -> None:
+        """Count a request that was answered, or failed by our fault. It reaches the disk within seconds."""
+        ...
 
     def close(self) -> None: ...
 

@@ -1,4 +1,8 @@
-"""The gate: promote, reject or insufficient-evidence, with reasons. A pure function of three records.
+"""The gate: promote, reject or insufficient-evidence, with reasons. A pure function of records.
+
+Two rules. The champion stays until a candidate is better (superiority). When production said that the texts drifted away from what
+that champion knows, staying is no longer the safe side: a candidate with newer data is promoted when it is not worse beyond
+`gate.margin` (non-inferiority). Which rule was used, the margin and the signal stand in the verdict.
 
 The first word of each reason is a stable code that can be counted.
 """
@@ -6,8 +10,11 @@ The first word of each reason is a stable code that can be counted.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import NormalDist
 from typing import Any
 
+from autoglm_ops.contracts.feedback import Signal
+from autoglm_ops.contracts.production import SignalsOfDay
 from autoglm_ops.contracts.record import Record
 from autoglm_ops.contracts.release import Champion, EvaluationReport, GateVerdict, Interval, SliceResult, Verdict
 
@@ -22,6 +29,7 @@ class GatePolicy(Record):
     min_rows: int
     slice_drop: float
     max_model_mb: float
+    margin: float = 0.0
 
     @property
     def promote_at(self) -> float:
@@ -42,19 +50,46 @@ class GatePolicy(Record):
             f"fewer than {self.min_rows} rows are no evidence"
         )
 
+    def words_on_drift(self) -> str:
+        """What the rule becomes under drift, for the record."""
+        return (
+            f"{self.words()}; the texts drifted and the candidate has newer data, so one that is not better is promoted too, when it is "
+            f"not worse than the champion by {self.margin:g} (one-sided, p <= {self.promote_at / 2:g})"
+        )
 
-def decide(report: EvaluationReport, champion: Champion, policy: GatePolicy) -> GateVerdict:
-    """Judge the candidate of `report`. `champion` is the snapshot the report was made against."""
-    verdict, reasons = _ruling(report, champion, policy)
+    def worst(self, gain: Interval) -> float:
+        """The lowest gain that is still believable at the level of a promotion: one-sided, half of `promote_at`.
+
+        The interval's own lower half, stretched from 97.5 % to that level as a normal one would be.
+        """
+        normal = NormalDist()
+        stretch = normal.inv_cdf(1 - self.promote_at / 2) / normal.inv_cdf(0.975)
+        return gain.estimate - (gain.estimate - gain.low) * stretch
+
+
+def decide(report: EvaluationReport, champion: Champion, policy: GatePolicy, drift: Signal | None = None) -> GateVerdict:
+    """Judge the candidate of `report`. `champion` is the snapshot the report was made against; `drift` is `drift_against` it."""
+    verdict, reasons = _ruling(report, champion, policy, drift)
     return GateVerdict(
         verdict=verdict,
-        policy=policy.words(),
+        policy=policy.words() if drift is None else policy.words_on_drift(),
         reasons=(*reasons, *_remarks(report, champion)),
-        evidence=_evidence(report, champion, policy),
+        evidence=_evidence(report, champion, policy, drift),
     )
 
 
-def _ruling(report: EvaluationReport, champion: Champion, policy: GatePolicy) -> Ruling:
+def drift_against(champion: Champion, said: SignalsOfDay, until: str, policy: GatePolicy) -> Signal | None:
+    """The drift signal that speaks against `champion`, for a candidate with data up to the ISO day `until`.
+
+    None when none fired, when it was said of another champion, when the candidate's data is no newer, or when gate.margin is 0.
+    """
+    newer = champion.data_until is not None and until > champion.data_until
+    if champion.model is None or said.champion.model != champion.model or not newer or policy.margin <= 0:
+        return None
+    return said.named("drift")
+
+
+def _ruling(report: EvaluationReport, champion: Champion, policy: GatePolicy, drift: Signal | None) -> Ruling:
     if report.model_bytes > policy.max_model_mb * 1e6:
         return _reject(f"too-large: {report.model_bytes / 1e6:.1f} MB, at most {policy.max_model_mb:g} MB are allowed")
     if report.rows < policy.min_rows:
@@ -66,16 +101,26 @@ def _ruling(report: EvaluationReport, champion: Champion, policy: GatePolicy) ->
     fallen = tuple(_fallen(report.slices, policy))
     if fallen:
         return _reject(*fallen)
-    return _against(report.against_champion, report.p_value_champion, report.metric, policy)
+    return _against(report.against_champion, report.p_value_champion, report.metric, policy, drift)
 
 
-def _against(gain: Interval, p_value: float, metric: str, policy: GatePolicy) -> Ruling:
+def _against(gain: Interval, p_value: float, metric: str, policy: GatePolicy, drift: Signal | None) -> Ruling:
     said = f"{metric} {_signed(gain)} against the champion, p = {p_value:.2g}"
     if gain.low > 0 and p_value <= policy.promote_at:
         return Verdict.PROMOTE, (f"better: {said}",)
     if gain.high < 0 and p_value <= policy.alpha:
         return _reject(f"worse: {said}")
+    if drift is not None:
+        return _on_drift(said, policy.worst(gain), policy, drift)
     return _unsure(f"no-clear-gain: {said}; a promotion needs an interval above 0 and p <= {policy.promote_at:g}")
+
+
+def _on_drift(said: str, worst: float, policy: GatePolicy, drift: Signal) -> Ruling:
+    """The texts moved on, and the candidate's data with them: not clearly better, and not clearly worse."""
+    bound = f"at worst {worst:+.3f}, gate.margin = {policy.margin:g}"
+    if worst > -policy.margin:
+        return Verdict.PROMOTE, (f"not-worse: {said}; {bound}", f"on-drift: {drift.reason}")
+    return _unsure(f"may-be-worse: {said}; {bound}, and the drift alone is no reason to take that")
 
 
 def _first(report: EvaluationReport, policy: GatePolicy) -> Ruling:
@@ -119,10 +164,12 @@ def _remarks(report: EvaluationReport, champion: Champion) -> Iterator[str]:
         yield f"no-better-than-majority: {report.metric} {_signed(report.against_majority)} against the majority class"
 
 
-def _evidence(report: EvaluationReport, champion: Champion, policy: GatePolicy) -> dict[str, Any]:
+def _evidence(report: EvaluationReport, champion: Champion, policy: GatePolicy, drift: Signal | None) -> dict[str, Any]:
     facts = report.model_dump(mode="json", exclude={"slices", "confusion", "drift"})
     model = champion.model and f"{champion.model.name} v{champion.model.version}"
-    return facts | {"champion_model": model, "champion_metric_at_promotion": champion.metric, "policy": policy.model_dump()}
+    rule = policy.model_dump(exclude={"margin"} if drift is None else None)
+    facts |= {"champion_model": model, "champion_metric_at_promotion": champion.metric, "policy": rule}
+    return facts if drift is None else facts | {"rule": "non-inferiority", "drift_signal": drift.model_dump(mode="json")}
 
 
 def _reject(*reasons: str) -> Ruling:

@@ -1,7 +1,7 @@
 """Signals to search-space patches: bounded, recorded, reversible. Pure; `today` is an argument.
 
 Nothing here decides to retrain: it decides only what the next study may look at. A lever that is not moved says why, by a word:
-no-signal, no-lever, no-bound, seen, undone, cooldown, taken, hysteresis, bound.
+no-signal, future, no-lever, no-bound, seen, undone, cooldown, taken, hysteresis, bound.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ BOUNDS: dict[str, Limits] = {
     "model.dropout": (0.0, 0.6),
     "model.hidden_size": (16, 1024),
     "model.layers": (1, 24),
+    "train.token_dropout": (0.0, 0.6),
+    "tokenize.max_length": (32, 8192),
+    "serving.batch_wait_ms": (0.1, 100.0),
+    "prepare.half_life_days": (3, 365),
+    "data.window_days": (7, 3650),
 }
 """No patch ever leaves these. A key without bounds is never patched."""
 
@@ -30,7 +35,7 @@ class FeedbackPolicy(Record):
     """How far and how often feedback may move a lever (threats F25).
 
     max_step: largest relative change of one number by one patch. max_total: largest factor between a number and its value in
-    params.yaml, over all patches in force.
+    params.yaml, over all patches in force. grains: key -> the number whose multiples alone it may take.
     """
 
     max_step: float
@@ -38,6 +43,7 @@ class FeedbackPolicy(Record):
     expire_days: int
     max_total: float = 2.0
     bounds: dict[str, Limits] = BOUNDS
+    grains: dict[str, int] = {}
 
 
 class CompiledPatches(Record):
@@ -59,14 +65,18 @@ def compile_patches(
 
     The same signals give no second patch, whatever the cool-down.
     """
-    fired = {signal.name: signal for signal in signals if signal.fired}
+    ahead = [signal for signal in signals if signal.window[1] > today.isoformat()]
+    said: dict[str, Signal] = {signal.name: signal for signal in signals if signal not in ahead}
     answers: list[SearchSpacePatch | Refusal] = [
         Refusal(key=signal.name, word="no-signal", reason=signal.reason) for signal in signals if not signal.fired
     ]
+    answers += [
+        Refusal(key=one.name, word="future", reason=f"its window ends on {one.window[1]}, after {today}") for one in ahead
+    ]
     now, taken = apply(space, active, today).levers, set[str]()
     for rule in rules:
-        if set(rule.when) <= fired.keys() and not set(rule.unless) & fired.keys():
-            case = _Case(rule, {name: fired[name] for name in rule.when}, space, now, active)
+        if rule.holds(said):
+            case = _Case(rule, {name: said[name] for name in rule.signals}, space, now, active)
             answer = case.taken() if case.key in taken else case.answer(policy, today)
             answers.append(answer)
             taken |= {case.key} if isinstance(answer, SearchSpacePatch) else set()
@@ -99,7 +109,7 @@ class _Case:
         changes = self._changes(policy)
         if not changes:
             return self._refuse("bound", f"{self.now} has no room left towards the rule's target")
-        directions = {end: 1 if value > ends(self.now)[end] else -1 for end, value in changes.items()}
+        directions = {end: self._direction(ends(self.now)[end], value) for end, value in changes.items()}
         if any(patch.evidence.get("moved", {}).get(end) == -sign for patch in self.earlier for end, sign in directions.items()):
             return self._refuse("hysteresis", "a patch in force moved it the other way; it must expire first")
         return SearchSpacePatch(
@@ -138,11 +148,21 @@ class _Case:
             return {}
         return {end: value for end, value in found.items() if value != current[end]}
 
+    def _direction(self, old: float, new: float) -> int:
+        """What later patches must not turn round. Switching a lever on is a move the way its rule goes on."""
+        upwards = self.rule.upwards if old == 0 and self.rule.start is not None else new > old
+        return 1 if upwards else -1
+
     def _moved_end(self, value: float, origin: float, policy: FeedbackPolicy) -> float:
         low, high = policy.bounds[self.rule.key]
-        around = sorted((origin / policy.max_total, origin * policy.max_total))
+        start = self.rule.start
+        if value == 0 and start is not None:
+            return min(max(start, low), high)
+        centre = origin or start or 0.0
+        around = sorted((centre / policy.max_total, centre * policy.max_total))
         limits = (max(low, around[0]), min(high, around[1]))
-        return step(value, self.rule.target(value), limits, policy.max_step, is_whole(self.now))
+        grain = policy.grains.get(self.rule.key, int(is_whole(self.now)))
+        return step(value, self.rule.target(value), limits, policy.max_step, grain)
 
     def _refuse(self, word: str, reason: str) -> Refusal:
         return Refusal(key=self.key, word=word, reason=reason)

@@ -17,7 +17,7 @@ from typing import Any
 from autoglm_ops.contracts.record import locked
 from autoglm_ops.errors import Tampered, TryAgain, UsageError
 
-FORMAT = 1
+FORMAT = 2
 BUSY_SECONDS = 10.0
 GROUP = 256
 """Most calls committed in one transaction."""
@@ -31,6 +31,10 @@ CREATE TABLE IF NOT EXISTS feedback (
   id TEXT NOT NULL REFERENCES predictions (id), source TEXT NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL,
   at REAL NOT NULL, day TEXT NOT NULL, PRIMARY KEY (id, source, kind)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS feedback_source_day ON feedback (source, day);
+CREATE TABLE IF NOT EXISTS served (
+  day TEXT NOT NULL, version INTEGER NOT NULL, ok INTEGER NOT NULL, bound REAL NOT NULL, requests INTEGER NOT NULL,
+  texts INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (day, version, ok, bound)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS units (id TEXT PRIMARY KEY, unit TEXT NOT NULL) WITHOUT ROWID;
 """
 
 Write = Callable[[sqlite3.Connection], Any]
@@ -126,7 +130,7 @@ def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
-        if _format(connection) == 0:
+        if _format(connection) < FORMAT:
             _lay_out(connection, path)
         if (found := _format(connection)) != FORMAT:
             raise UsageError(
@@ -140,9 +144,10 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _lay_out(connection: sqlite3.Connection, path: Path) -> None:
-    """Make a new file ours, one process at a time: SQLite does not wait, but fails, when two turn one file to WAL at once."""
+    """Make a new file ours, or give an older one (format 1: without `served` and `units`) what it lacks, one process at a time: SQLite does not
+    wait, but fails, when two turn one file to WAL at once."""
     with locked(path.with_name(f".{path.name}.lock")):
-        if _format(connection) == 0:
+        if _format(connection) < FORMAT:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(_SCHEMA + f"PRAGMA user_version = {FORMAT};")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -44,20 +44,8 @@ class History:
         return _parse(self._whole(), self.path)
 
     def active(self, today: date) -> PatchSet:
-        """The patches in force on `today`, oldest first.
-
-        Patches of one key build on one another, so they live and die together: with the newest of them.
-        """
-        patches = self.read()
-        alive: dict[str, list[SearchSpacePatch]] = {}
-        for patch in patches:
-            chain = alive.setdefault(patch.key, [])
-            if chain and date.fromisoformat(chain[-1].expires) < date.fromisoformat(patch.created):
-                chain.clear()  # the key had gone back to params.yaml before this patch was made
-            chain.append(patch)
-        keys = {key for key, chain in alive.items() if date.fromisoformat(chain[-1].expires) >= today}
-        kept = {patch.fingerprint() for key in keys for patch in alive[key]}
-        return PatchSet(patches=tuple(patch for patch in patches if patch.fingerprint() in kept))
+        """The patches in force on `today`, oldest first."""
+        return in_force(self.read(), today)
 
     def undo(self, count: int, today: date) -> tuple[SearchSpacePatch, ...]:
         """Undo the last `count` patches in force that are not undone yet, newest first; returns the lines added.
@@ -97,6 +85,22 @@ class History:
             except OSError as error:
                 file.truncate(at)  # all of them or none: half a batch is no decision
                 raise TryAgain(f"{self.path} could not be written: {error.strerror}; free space, then try again") from error
+
+
+def in_force(patches: Sequence[SearchSpacePatch], today: date) -> PatchSet:
+    """Of `patches`, oldest first, those in force on `today`.
+
+    Patches of one key build on one another, so they live and die together: with the newest of them.
+    """
+    alive: dict[str, list[SearchSpacePatch]] = {}
+    for patch in patches:
+        chain = alive.setdefault(patch.key, [])
+        if chain and date.fromisoformat(chain[-1].expires) < date.fromisoformat(patch.created):
+            chain.clear()  # the key had gone back to params.yaml before this patch was made
+        chain.append(patch)
+    keys = {key for key, chain in alive.items() if date.fromisoformat(chain[-1].expires) >= today}
+    kept = {patch.fingerprint() for key in keys for patch in alive[key]}
+    return PatchSet(patches=tuple(patch for patch in patches if patch.fingerprint() in kept))
 
 
 def _line(patch: SearchSpacePatch) -> str:

@@ -35,12 +35,20 @@ class Applied(Record):
     skipped: tuple[Refusal, ...] = ()
 
 
-def levers(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The levers of a settings tree: every entry of tune.space, and every number below `model` and `train`."""
+SECTIONS = ("model", "train", "tokenize", "prepare", "data", "serving")
+
+
+def levers(settings: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The levers of a settings tree: every entry of tune.space, and every number directly below SECTIONS.
+
+    own: what a null of `model` stands for, the configuration's own values.
+    """
     found = {f"{SPACE}{key}": entry for key, entry in settings.get("tune", {}).get("space", {}).items()}
-    for section in ("model", "train"):
-        numbers = {key: value for key, value in settings.get(section, {}).items() if _is_number(value)}
-        found |= {f"{section}.{key}": value for key, value in numbers.items()}
+    for section in SECTIONS:
+        values = dict(settings.get(section, {}))
+        if section == "model":
+            values |= {key: value for key, value in (own or {}).items() if values.get(key, 0) is None}
+        found |= {f"{section}.{key}": value for key, value in values.items() if _is_number(value)}
     return found
 
 
@@ -102,19 +110,19 @@ def moved(value: Any, changes: Mapping[str, float]) -> Any:
     return {kind: [changes.get("low", numbers[0]), changes.get("high", numbers[1])]}
 
 
-def step(value: float, target: float, limits: Limits, max_step: float, whole: bool) -> float:
+def step(value: float, target: float, limits: Limits, max_step: float, grain: int) -> float:
     """`target`, or as near to it as the relative step and the limits allow; `value` itself when there is no room.
 
-    A value that is outside the limits already stays where the user put it.
+    A value that is outside the limits already stays where the user put it. grain: only its multiples are taken; 0 takes any number.
     """
     low, high = limits
     if not low <= value <= high:
         return value
     reach = max_step * abs(value)
     near = min(max(target, value - reach, low), value + reach, high)
-    if whole:
-        near = math.floor(near) if near > value else math.ceil(near)
-    return near
+    if grain:
+        near = grain * (math.floor(near / grain) if near > value else math.ceil(near / grain))
+    return near if (near > value) == (target > value) else value
 
 
 def is_whole(value: Any) -> bool:

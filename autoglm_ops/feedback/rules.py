@@ -1,35 +1,69 @@
-"""Which signal moves which lever. Rules are data: the same table can be written in YAML.
+"""Which signal moves which lever. Rules are data; `feedback.rules` names a YAML file with your own:
 
-    - {when: [latency], key: train.learning_rate, multiply: 0.9, ends: [low, high], reason: latency over its threshold}
-    - {when: [quality], key: model.hidden_size, add: 16, reason: accuracy under its target}
+    - {when: [latency > 0.5], key: train.learning_rate, multiply: 0.9, ends: [low, high], reason: latency over its threshold}
+    - {when: [quality < 0.9], key: model.hidden_size, add: 16, reason: accuracy under its target}
 
-The defaults move only what can plausibly cure the signal: latency comes from the size of a model, not from its learning rate.
+A condition is a signal's name (it fired), or a signal against a limit of yours: it holds when the whole interval is beyond the limit.
+
+The defaults move only what can plausibly cure the signal: latency comes from the size of a model, not from its learning rate. Serving
+has no quantised engine yet, so that lever is not among them.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from autoglm_ops.contracts.feedback import Signal, SignalName
 from autoglm_ops.contracts.record import Record
+from autoglm_ops.errors import SettingsError
 
-SignalName = Literal["quality", "drift", "latency", "error-rate"]
 End = Literal["low", "high"]
+_CONDITION = re.compile(r"^([a-z-]+)(?:\s*([<>])\s*(\d+(?:\.\d+)?(?:[eE]-?\d+)?))?$")
+
+
+class Condition(NamedTuple):
+    """A signal that fired, or that is wholly above or below `limit`."""
+
+    name: str
+    side: str
+    limit: float
+
+    @classmethod
+    def of(cls, text: str) -> Condition:
+        """Parse "latency" or "latency > 0.5". Raises ValueError."""
+        found = _CONDITION.match(text.strip())
+        if found is None or found[1] not in get_args(SignalName):
+            raise ValueError(
+                f"{text!r} is no condition: give {', '.join(get_args(SignalName))}, or one of them > or < a number"
+            )
+        return cls(found[1], found[2] or "", float(found[3] or 0))
+
+    def holds(self, said: Mapping[str, Signal]) -> bool:
+        signal = said.get(self.name)
+        if signal is None or signal.silent:
+            return False
+        if not self.side:
+            return signal.fired
+        return signal.low > self.limit if self.side == ">" else signal.high < self.limit
 
 
 class Rule(Record):
-    """When all of `when` fired and none of `unless`: move `key` by a factor or by an amount.
+    """When all of `when` hold and none of `unless`: move `key` by a factor or by an amount.
 
     key: a setting such as "train.learning_rate"; when the search space holds it, the named ends of its range move, else its
-    fixed value does.
+    fixed value does. start: where a setting that is off (0) begins, since a factor moves no zero.
     """
 
-    when: tuple[SignalName, ...] = Field(min_length=1)
-    unless: tuple[SignalName, ...] = ()
+    when: tuple[str, ...] = Field(min_length=1)
+    unless: tuple[str, ...] = ()
     key: str
     multiply: float | None = Field(default=None, gt=0)
     add: float | None = None
+    start: float | None = Field(default=None, gt=0)
     ends: tuple[End, ...] = Field(default=("high",), min_length=1)
     reason: str
 
@@ -37,11 +71,46 @@ class Rule(Record):
     def _one_change(self) -> Rule:
         if (self.multiply is None) == (self.add is None):
             raise ValueError(f"the rule for {self.key} must have either multiply or add")
+        for text in (*self.when, *self.unless):
+            Condition.of(text)
         return self
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals it stands on."""
+        return tuple(dict.fromkeys(Condition.of(text).name for text in self.when))
+
+    def holds(self, said: Mapping[str, Signal]) -> bool:
+        """Whether the rule speaks, given every signal by name."""
+        return all(Condition.of(text).holds(said) for text in self.when) and not any(
+            Condition.of(text).holds(said) for text in self.unless
+        )
 
     def target(self, value: float) -> float:
         """Where the rule would have `value`, before any bound."""
+        if value == 0 and self.start is not None:
+            return self.start
         return value * self.multiply if self.multiply is not None else value + (self.add or 0.0)
+
+    @property
+    def upwards(self) -> bool:
+        """Which way it moves a value that is on."""
+        return self.multiply > 1 if self.multiply is not None else (self.add or 0.0) > 0
+
+
+def parse(items: Any, where: str) -> tuple[Rule, ...]:
+    """The rules of a parsed YAML file. Raises SettingsError naming the file, the rule and what is wrong with it."""
+    if not isinstance(items, Sequence) or isinstance(items, str) or not items:
+        raise SettingsError(f"{where} must be a list of rules, each with when, key, multiply or add, and reason")
+    rules = []
+    for number, item in enumerate(items, start=1):
+        try:
+            rules.append(Rule.model_validate(item))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "the rule"
+            raise SettingsError(f"{where}, rule {number}: {place}: {first['msg']}") from error
+    return tuple(rules)
 
 
 RULES = (
@@ -51,6 +120,13 @@ RULES = (
         key="model.dropout",
         multiply=1.25,
         reason="quality fell on texts like those trained on: the model may be overfitted, so allow more dropout",
+    ),
+    Rule(
+        when=("quality",),
+        unless=("drift",),
+        key="train.token_dropout",
+        multiply=1.25,
+        reason="quality fell on texts like those trained on: the model may be overfitted, so allow blanking more tokens",
     ),
     Rule(
         when=("quality",),
@@ -79,9 +155,41 @@ RULES = (
         reason="the texts moved and quality fell with them: new domains need more passes",
     ),
     Rule(
+        when=("quality", "drift"),
+        key="prepare.half_life_days",
+        multiply=0.75,
+        start=28,
+        reason="the texts moved and quality fell with them: rows of late days weigh more",
+    ),
+    Rule(
         when=("latency",),
         key="model.hidden_size",
         multiply=0.8,
         reason="answers are slow: allow only narrower models",
+    ),
+    Rule(
+        when=("latency",),
+        key="tokenize.max_length",
+        multiply=0.75,
+        reason="answers are slow: the longest texts are read less far",
+    ),
+    Rule(
+        when=("latency",),
+        key="serving.batch_wait_ms",
+        multiply=0.5,
+        reason="answers are slow: a batch waits less for company",
+    ),
+    Rule(
+        when=("cost",),
+        key="model.hidden_size",
+        multiply=0.8,
+        reason="answers are dear: allow only narrower models",
+    ),
+    Rule(
+        when=("variance",),
+        unless=("drift",),
+        key="train.learning_rate",
+        multiply=0.8,
+        reason="quality moves from day to day though the texts do not: allow only smaller steps",
     ),
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from autoglm_ops.contracts.feedback import Alert, DriftReport, Signal
 
+CRITICAL_SIGNALS = {"quality", "error-rate"}
 CRITICAL = 2.0
 """A feature this many times over its threshold is another world, not a trend."""
 
@@ -20,7 +21,7 @@ def from_signals(signals: Iterable[Signal]) -> tuple[Alert, ...]:
     return tuple(
         Alert(
             name=f"{signal.name}-signal",
-            severity="warning" if signal.name == "latency" else "critical",
+            severity="critical" if signal.name in CRITICAL_SIGNALS else "warning",
             message=f"{signal.reason}; days {' to '.join(signal.window)}",
             labels={"signal": signal.name},
         )

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autoglm_ops.contracts.serving import Clock, FeedbackCounts, Memory, Prediction
 from autoglm_ops.errors import Tampered, TryAgain, UsageError
+from autoglm_ops.serving.arms import Arm, Arms, Challenge, hidden
 from autoglm_ops.serving.batcher import Answer, Batcher, Policy
 from autoglm_ops.serving.faults import RequestError
 from autoglm_ops.serving.guard import Guard
@@ -42,18 +43,22 @@ class Parts:
     policy: Policy = field(default_factory=Policy)
     bounds: Bounds = field(default_factory=Bounds)
     clock: Clock = time.time
+    challenge: Challenge | None = None
 
 
 def build(parts: Parts) -> FastAPI:
     """The application: routes behind limits, behind the guard, behind the metrics."""
     batcher = Batcher(lambda: parts.host.current, parts.policy, parts.metrics)
+    arms = Arms(Arm(parts.host, batcher), *_challenger(parts))
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        batcher.start()
+        for arm in arms.all():
+            arm.batcher.start()
         yield
-        await batcher.stop()
-        await asyncio.to_thread(parts.host.stop)
+        for arm in arms.all():
+            await arm.batcher.stop()
+            await asyncio.to_thread(arm.host.stop)
         await asyncio.to_thread(parts.memory.close)
 
     app = FastAPI(title="autoglm", lifespan=life, openapi_url=None, docs_url=None, redoc_url=None)
@@ -74,12 +79,12 @@ def build(parts: Parts) -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> Response:
-        return JSONResponse({"object": "list", "data": [_describe(parts.host)]})
+        return JSONResponse({"object": "list", "data": [_describe(arm.host) for arm in arms.all()]})
 
     @app.post("/v1/classify")
     async def classify(request: Request) -> Response:
         asked = read(await request.body(), ClassifyRequest)
-        return JSONResponse(await _classify(asked, parts, batcher))
+        return JSONResponse(await _observed(asked, parts, arms))
 
     @app.post("/v1/feedback")
     async def feedback(request: Request) -> Response:
@@ -88,19 +93,43 @@ def build(parts: Parts) -> FastAPI:
     return app
 
 
-async def _classify(asked: ClassifyRequest, parts: Parts, batcher: Batcher) -> dict[str, Any]:
+def _challenger(parts: Parts) -> tuple[Arm, float] | tuple[()]:
+    """The second arm, with metrics of its own: it must not overwrite what is said of the champion."""
+    if parts.challenge is None:
+        return ()
+    host = parts.challenge.host
+    return Arm(host, Batcher(lambda: host.current, parts.policy, Metrics())), parts.challenge.share
+
+
+async def _observed(asked: ClassifyRequest, parts: Parts, arms: Arms) -> dict[str, Any]:
+    """`_classify`, counted for the day it asks about with the time it took. What is the client's own mistake is not counted."""
+    day = event_time(asked.timestamp, parts.clock())[:10]
+    request_id = f"clf-{uuid.uuid4().hex}"
+    arm = arms.of(asked.user or request_id)
+    version, started = arm.host.current.ref.version, time.perf_counter()
+    try:
+        answer = await _classify(asked, parts, arm, request_id)
+    except BaseException as error:  # a deadline cancels us, for one
+        if not isinstance(error, RequestError) or error.status >= 500:
+            parts.memory.observe(day, version, len(asked.texts), time.perf_counter() - started, ok=False)
+        raise
+    parts.memory.observe(day, int(answer["version"]), len(asked.texts), time.perf_counter() - started, ok=True)
+    return answer
+
+
+async def _classify(asked: ClassifyRequest, parts: Parts, arm: Arm, request_id: str) -> dict[str, Any]:
     """Predict, remember, answer: in this order, so that no answer exists that is not remembered."""
     served = parts.host.current.ref.name
     if asked.model is not None and asked.model != served:
         raise RequestError(404, "model_not_found", f"this server serves {served!r}, not {asked.model!r}", param="model")
     now = parts.clock()
     happened = event_time(asked.timestamp, now)
-    request_id = f"clf-{uuid.uuid4().hex}"
-    answer = await batcher.classify(asked.texts)
+    answer = await arm.batcher.classify(asked.texts)
     results = _results(asked.names(request_id), answer)
     ref = answer.loaded.ref
+    kept = {"model": ref, "at": now, "event_time": happened, "unit": hidden(asked.user) if asked.user else ""}
     predictions = [
-        Prediction(id=row["id"], model=ref, text=text, label=row["label"], score=row["score"], at=now, event_time=happened)
+        Prediction.model_validate({**kept, "id": row["id"], "text": text, "label": row["label"], "score": row["score"]})
         for row, text in zip(results, asked.texts, strict=True)
     ]
     try:
@@ -125,7 +154,8 @@ def _results(names: list[str], answer: Answer) -> list[dict[str, Any]]:
 
 async def _feedback(asked: FeedbackRequest, parts: Parts) -> Response:
     """200 when anything was kept; else the reason nothing was. Counts in both."""
-    labels = frozenset(parts.host.current.classifier.labels)
+    hosts = [parts.host, *([parts.challenge.host] if parts.challenge else [])]
+    labels = frozenset(label for host in hosts for label in host.current.classifier.labels)
     items = asked.entries()
     try:
         counts = await asyncio.wrap_future(parts.memory.receive(items, parts.clock(), labels))
@@ -139,9 +169,19 @@ async def _feedback(asked: FeedbackRequest, parts: Parts) -> Response:
     return JSONResponse({**told, **fault.body()}, fault.status, fault.headers())
 
 
+UNTIMELY = {
+    "future": "feedback must not be from the future; send the time it was said, or none",
+    "late": "these answers are older than feedback.keep_days; nothing is learned from them any more",
+    "outdated": "this source has said something later of these answers, which stands",
+}
+
+
 def _nothing_kept(counts: FeedbackCounts, first: str, labels: list[str]) -> RequestError:
     if counts.refused.get("unknown-label"):
         return RequestError(422, "unknown_label", f"none of the labels is one of {', '.join(labels)}", param="label")
+    for word in ("future", "late", "outdated"):
+        if counts.refused.get(word):
+            return RequestError(422, word, UNTIMELY[word], param="timestamp")
     if counts.refused.get("over-cap"):
         return RequestError(429, "over_cap", "this source has given all the feedback it may today", retry_after=3600)
     return RequestError(

@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
+from prometheus_client.parser import text_string_to_metric_families
 
 from autoglm_ops.contracts.release import ModelRef
-from autoglm_ops.contracts.serving import FeedbackCounts
+from autoglm_ops.contracts.serving import FeedbackCounts, Served
+from autoglm_ops.errors import BadData
 
-__all__ = ["CONTENT_TYPE", "Metrics"]
+__all__ = ["CONTENT_TYPE", "Metrics", "read_served"]
+
+ROUTE = "/v1/classify"
 
 _LATENCY = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -83,3 +87,44 @@ class Metrics:
     def render(self) -> bytes:
         """Everything, in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+def read_served(text: str, day: str, version: int) -> list[Served]:
+    """What a server's metrics in Prometheus' text format say of /v1/classify since it started, as counted on `day` for `version`.
+
+    Raises BadData for what is no such text. The histogram tells durations of all answers; those that failed (5xx) are counted apart,
+    without one, and texts are not told there.
+    """
+    totals: dict[float, float] = {}
+    seconds, failed = 0.0, 0.0
+    try:
+        for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
+            if sample.labels.get("route") != ROUTE:
+                continue
+            if sample.name == "autoglm_request_seconds_bucket":
+                bound = float(sample.labels["le"])
+                totals[bound] = totals.get(bound, 0.0) + sample.value
+            seconds += sample.value if sample.name == "autoglm_request_seconds_sum" else 0.0
+            bad = sample.name == "autoglm_requests_total" and sample.labels["status"].startswith("5")
+            failed += sample.value if bad else 0.0
+        return _served(totals, seconds, failed, day, version)
+    except (ValueError, KeyError, OverflowError) as error:
+        raise BadData(f"this is no Prometheus text of an autoglm server: {error}") from error
+
+
+def _served(totals: dict[float, float], seconds: float, failed: float, day: str, version: int) -> list[Served]:
+    """Cumulative counts by bound as counts per bucket. The last bucket has no end: it takes twice the bound before it."""
+    rows: list[Served] = []
+    before, last = 0.0, 0.0
+    for bound in sorted(totals):
+        count, before = totals[bound] - before, totals[bound]
+        above, last = last, bound if bound != float("inf") else 2 * last
+        if count > 0:
+            fields = {"day": day, "version": version, "ok": True, "above": above, "bound": last, "texts": 0}
+            fields["requests"] = int(count)
+            rows.append(Served.model_validate({**fields, "seconds": 0.0 if rows else seconds}))
+    if failed > 0:
+        rows.append(
+            Served(day=day, version=version, ok=False, above=0.0, bound=last, requests=int(failed), texts=0, seconds=0.0)
+        )
+    return rows

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from autoglm_ops.contracts.serving import ID_PATTERN, SOURCE_PATTERN, FeedbackItem
+from autoglm_ops.contracts.serving import ID_PATTERN, SOURCE_PATTERN, Behaviour, FeedbackItem
 from autoglm_ops.serving.faults import RequestError
 from autoglm_ops.serving.strict import fault_of
 
@@ -34,12 +34,14 @@ class _Request(BaseModel):
 
 
 class ClassifyRequest(_Request):
-    """POST /v1/classify. ids: names for the texts, to give feedback by; one id names one text for ever."""
+    """POST /v1/classify. ids: names for the texts, to give feedback by; one id names one text for ever. user: who asks, so that one
+    user is answered by one model while two are compared; only a digest of it is kept."""
 
     input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
     model: str | None = Field(default=None, max_length=200)
     timestamp: str | None = Field(default=None, max_length=40)
     ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
+    user: str | None = Field(default=None, min_length=1, max_length=200)
 
     @model_validator(mode="after")
     def _one_id_a_text(self) -> Self:
@@ -61,13 +63,16 @@ class ClassifyRequest(_Request):
 
 
 class FeedbackEntry(_Request):
-    """What a client says of one answer. correction is another word for label; request_id for id."""
+    """What a client says of one answer. correction is another word for label; request_id for id. behaviour: what a user did with it.
+    timestamp: when it was said, if not now."""
 
     id: Id | None = None
     request_id: Id | None = None
     label: str | None = Field(default=None, max_length=128)
     correction: str | None = Field(default=None, max_length=128)
     rating: Literal[1, -1] | None = None
+    behaviour: Behaviour | None = None
+    timestamp: str | None = Field(default=None, max_length=40)
     source: str | None = Field(default=None, pattern=SOURCE_PATTERN)
 
     def item(self, source: str) -> FeedbackItem:
@@ -79,7 +84,12 @@ class FeedbackEntry(_Request):
         label = self.correction if self.label is None else self.label
         try:
             return FeedbackItem(
-                id=self.id or self.request_id or "", source=self.source or source, label=label, rating=self.rating
+                id=self.id or self.request_id or "",
+                source=self.source or source,
+                label=label,
+                rating=self.rating,
+                behaviour=self.behaviour,
+                at=None if self.timestamp is None else moment(self.timestamp).timestamp(),
             )
         except ValidationError as error:
             raise fault_of(error) from error
@@ -105,18 +115,21 @@ def event_time(timestamp: str | None, now: float) -> str:
     present = datetime.fromtimestamp(now, UTC)
     if timestamp is None:
         return present.strftime("%Y-%m-%dT%H:%M:%SZ")
+    when = moment(timestamp)
+    day, text = when.date(), timestamp if len(timestamp) == 10 else when.strftime("%Y-%m-%dT%H:%M:%SZ")
+    if not OLDEST <= day <= present.date() + timedelta(days=1):  # a day of grace: the client's zone may be ahead of UTC
+        raise RequestError(422, "invalid_value", f"timestamp must lie between {OLDEST} and now", param="timestamp")
+    return text
+
+
+def moment(timestamp: str) -> datetime:
+    """An ISO date (its midnight) or time, in UTC. Raises RequestError 422."""
     try:
         if len(timestamp) == 10:
-            day = date.fromisoformat(timestamp)
-            text = day.isoformat()
-        else:
-            moment = datetime.fromisoformat(timestamp)
-            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-            day, text = moment.date(), moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+            return datetime.combine(date.fromisoformat(timestamp), time(), UTC)
+        when = datetime.fromisoformat(timestamp)
+        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise RequestError(
             422, "invalid_value", "timestamp must be an ISO date or time, like 2026-01-31", param="timestamp"
         ) from error
-    if not OLDEST <= day <= present.date() + timedelta(days=1):  # a day of grace: the client's zone may be ahead of UTC
-        raise RequestError(422, "invalid_value", f"timestamp must lie between {OLDEST} and now", param="timestamp")
-    return text

@@ -127,6 +127,8 @@ class Prepare(Section):
     """The gate judges on the held-out rows of this many last days."""
     near_copies: Literal["keep", "drop"] = "keep"
     """Training and validation rows that are nearly a held-out text: keep does not look for them, drop takes them out and counts them."""
+    half_life_days: float = Field(default=0.0, ge=0)
+    """A training row so many days older than the last weighs half in the loss; 0 weighs all days alike."""
     augment: Augment = Augment()
 
 
@@ -202,6 +204,8 @@ class Gate(Section):
     slice_drop: Share = 0.1
     """A slice of at least min_rows rows that falls by more than this, significantly, rejects."""
     max_model_mb: Positive = 4000.0
+    margin: Share = 0.03
+    """When production drifted, a candidate with newer data is promoted if it is not worse by this much; 0 always demands better."""
 
 
 class Release(Section):
@@ -220,6 +224,23 @@ class Monitor(Section):
     quality_drop: Share = 0.05
     """Quality signal: the window's metric is this far under the champion's at promotion, beyond its interval."""
     window_days: Count = 1
+    ks: Positive = 0.1
+    """Least Kolmogorov-Smirnov distance of text lengths that is drift, whatever the number of rows."""
+    latency_seconds: Positive = 1.0
+    """Latency signal: 95 % of requests are answered within this, beyond the interval of that quantile."""
+    error_rate: Share = 0.02
+    """Error signal: the share of requests that failed by our fault is above this, beyond its interval."""
+    min_requests: Count = 30
+    """Fewer requests than this say nothing of latency, errors and cost."""
+    price_per_hour: float = Field(default=0.0, ge=0)
+    """What an hour of serving costs, in any currency; 0 says nothing of cost."""
+    cost_per_thousand: Positive | None = None
+    """Cost signal: a thousand answers cost more than this; null never fires."""
+    variance_days: int = Field(default=7, ge=2)
+    """Variance signal: over this many days quality moved from day to day more than chance does."""
+    metrics: str | None = None
+    """A file of Prometheus text, relative to the checkout, to read latency and errors from (counts since the server's start) instead
+    of the requests database."""
 
 
 class Feedback(Section):
@@ -232,6 +253,12 @@ class Feedback(Section):
     expire_days: Count = 7
     max_per_source: Count = 100_000
     """Labels accepted per source and day."""
+    min_reporters: Count = 1
+    """Fewer independent sources of labels than this say nothing of quality; from 3 on, outliers among them are told apart."""
+    keep_days: Count = 90
+    """Answers that nobody said anything of are forgotten after this many days, and feedback on older ones is refused."""
+    rules: str | None = None
+    """A YAML file of rules, relative to the checkout, instead of the built-in ones; null is those."""
 
 
 class StoreSettings(Section):

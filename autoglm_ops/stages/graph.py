@@ -20,7 +20,7 @@ SPECS: dict[str, Spec] = {
     for spec in (
         _stage("ingest", "data", inputs="source as_of feedback", params="data"),
         _stage("validate", "validation", "expectations", after="ingest", params="data validation"),
-        _stage("prepare", "data", "monitoring/drift.py", after="validate", params="prepare data seed"),
+        _stage("prepare", "data", "monitoring/drift.py", after="ingest validate", params="prepare data seed"),
         _stage("tokenize", "data", after="prepare", inputs="folders", params="tokenize seed"),
         _stage(
             "plan",
@@ -30,7 +30,15 @@ SPECS: dict[str, Spec] = {
             inputs="hardware folders",
             params="plan model train tokenize",
         ),
-        _stage("tune", "tuning", "training", after="tokenize plan", inputs="patches folders", params="tune train model seed"),
+        _stage(
+            "tune",
+            "tuning",
+            "training",
+            "feedback/levers.py",
+            after="tokenize plan",
+            inputs="patches folders",
+            params="tune train model seed",
+        ),
         _stage("train", "training", after="prepare tokenize plan tune", inputs="folders", params="train model tokenize seed"),
         _stage(
             "evaluate",
@@ -41,7 +49,7 @@ SPECS: dict[str, Spec] = {
             inputs="champion",
             params="evaluate monitor tokenize seed",
         ),
-        _stage("gate", "evaluation", after="evaluate", inputs="champion", params="gate"),
+        _stage("gate", "evaluation", after="evaluate", inputs="as_of champion signals", params="gate"),
         _stage(
             "report",
             "evaluation",

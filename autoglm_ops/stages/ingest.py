@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections import Counter
@@ -11,7 +12,8 @@ from pathlib import Path
 from autoglm_ops.contracts.data import SourceManifest
 from autoglm_ops.contracts.feedback import FeedbackSnapshot
 from autoglm_ops.contracts.inputs import AsOf
-from autoglm_ops.data import source
+from autoglm_ops.contracts.record import write_text
+from autoglm_ops.data import source, weights
 from autoglm_ops.data.intake import Intake, take
 from autoglm_ops.data.rows import Reject, Row, Shape
 from autoglm_ops.data.tables import write_rejects, write_rows
@@ -25,7 +27,7 @@ def run(context: Context) -> Outcome:
     """Writes rows.parquet and rejects.jsonl. Raises Tampered when the data changed since the snapshot, BadData when there is none."""
     started = time.monotonic()
     until = AsOf.read(context.input("as_of")).day
-    own, returned = _source(context, until), _feedback(context, until)
+    own, (returned, weak) = _source(context, until), _feedback(context, until)
     intake = own + returned
     if not intake.rows and not intake.rejects:
         raise BadData(
@@ -33,6 +35,8 @@ def run(context: Context) -> Outcome:
         )
     write_rows(context.out / "rows.parquet", intake.rows, Row)
     write_rejects(context.out / "rejects.jsonl", intake.rejects)
+    if weak:
+        write_text(context.out / weights.FILE, json.dumps(weak, sort_keys=True) + "\n")
     facts = {
         "rows": len(own.rows),
         "feedback_rows": len(returned.rows),
@@ -53,11 +57,11 @@ def _source(context: Context, until: str) -> Intake:
     return take(source.read(path, Shape(data.columns.model_dump(), data.epoch), data.days), until)
 
 
-def _feedback(context: Context, until: str) -> Intake:
-    """Labels by the digest in inputs/feedback.json, fetched from the store and checked by it."""
+def _feedback(context: Context, until: str) -> tuple[Intake, dict[str, float]]:
+    """Labels by the digest in inputs/feedback.json, fetched from the store and checked by it; and the weights of those nobody gave."""
     snapshot = FeedbackSnapshot.read(context.input("feedback"))
     if not context.settings.data.feedback or snapshot.digest is None:
-        return Intake()
+        return Intake(), {}
     from autoglm_ops.store import open_store
 
     folder = context.scratch / "feedback"
@@ -65,9 +69,17 @@ def _feedback(context: Context, until: str) -> Intake:
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         open_store(context.settings.store.uri, context.home).get(snapshot.digest, folder)
-        return take(_labels(folder / LABELS_FILE, context), until)
+        found = take(_labels(folder / LABELS_FILE, context), until)
+        return found, _weights(folder / LABELS_FILE, found)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _weights(path: Path, found: Intake) -> dict[str, float]:
+    """Row id -> weight, of the rows that were taken and are below 1. Our own file: `feedback.intake` wrote it."""
+    lines = (json.loads(line) for line in path.read_bytes().split(b"\n") if b'"weight"' in line)
+    said = {str(line["id"]): float(line["weight"]) for line in lines if "weight" in line}
+    return {row.id: said[row.id] for row in found.rows if row.id in said}
 
 
 def _labels(path: Path, context: Context) -> Iterator[Row | Reject]:

@@ -6,35 +6,23 @@ What they say is kept under $AUTOGLM_HOME/feedback: current.json (labels), signa
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
-from autoglm_ops.contracts.feedback import Alert, DriftReport, FeedbackSnapshot, PatchSet, Profile, Signal
-from autoglm_ops.contracts.record import Record
-from autoglm_ops.contracts.release import Champion, Interval
-from autoglm_ops.contracts.serving import LabelledRow
-from autoglm_ops.feedback import levers
+from autoglm_ops.contracts.feedback import Alert, FeedbackSnapshot, PatchSet
+from autoglm_ops.contracts.production import DriftOfDay, SignalsOfDay
+from autoglm_ops.errors import SettingsError
+from autoglm_ops.feedback import levers, rules
 from autoglm_ops.feedback.compiler import CompiledPatches, FeedbackPolicy, compile_patches
 from autoglm_ops.feedback.history import History
-from autoglm_ops.feedback.intake import Intake
-from autoglm_ops.feedback.signals import Measure, SignalPolicy, derive
 from autoglm_ops.monitoring import alerts
-from autoglm_ops.monitoring.drift import drift, profile
-from autoglm_ops.settings import Settings
-from autoglm_ops.stages import releasing, snapshot
+from autoglm_ops.settings import PLACEMENT, Settings
+from autoglm_ops.settings.layers import parse_yaml
+from autoglm_ops.stages import production, serving, snapshot
 from autoglm_ops.store import open_store
-
-
-class SignalsOfDay(Record):
-    """What production said on one day, of the champion it was said of."""
-
-    day: str
-    champion: Champion
-    fired: bool
-    signals: tuple[Signal, ...] = ()
-    drift: tuple[DriftReport, ...] = ()
-    reason: str = ""
+from autoglm_ops.training.models import BUILTIN
 
 
 def collect(settings: Settings, home: Path, day: date) -> FeedbackSnapshot:
@@ -42,44 +30,62 @@ def collect(settings: Settings, home: Path, day: date) -> FeedbackSnapshot:
     place = home / "scratch"
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="feedback-", dir=place) as folder:
-        taken = _intake(settings, home).export(Path(folder), day.isoformat())
+        taken = serving.requests(settings, home).export(Path(folder), day.isoformat())
         if taken.digest is not None:
             open_store(settings.store.uri, home).put(Path(folder))
     taken.write(home / "feedback" / "current.json")
+    prune(settings, home, day)
     return taken
 
 
-def signals(settings: Settings, home: Path, day: date) -> SignalsOfDay:
-    """Judge the champion on the window that ends with `day`. Without a champion or labels nothing fires, and it says so."""
-    champion = snapshot.champion(settings, home)
-    since = (day - timedelta(days=settings.monitor.window_days - 1)).isoformat()
-    rows = _intake(settings, home).labelled(since, day.isoformat())
-    if champion.model is None or not rows:
-        why = "there is no champion yet" if champion.model is None else f"no labels came back for {since} to {day}"
-        found = SignalsOfDay(day=day.isoformat(), champion=champion, fired=False, reason=why)
-    else:
-        found = _judge(settings, home, day, champion, rows)
+def prune(settings: Settings, home: Path, day: date, *, dry: bool = False) -> int:
+    """Forget answers older than feedback.keep_days, counted back from `day`, that nobody said anything of. Returns how many."""
+    before = (day - timedelta(days=settings.feedback.keep_days)).isoformat()
+    return serving.requests(settings, home).prune(before, dry=dry)
+
+
+def drift(settings: Settings, home: Path, day: date) -> DriftOfDay:
+    """How far the day's requests are from the champion's training texts; kept for `signals`."""
+    moved = production.drift_of(settings, home, day)
+    moved.write(home / "feedback" / "drift" / f"{day.isoformat()}.json")
+    return moved
+
+
+def signals(settings: Settings, home: Path, day: date, origin: Path = Path()) -> SignalsOfDay:
+    """Judge the champion on the window that ends with `day`, on a drift found anew. `origin`: what monitor.metrics is relative to.
+
+    What fired starts no second study within feedback.cooldown_days of one that ended: labels that trickle in by the hour are no news.
+    """
+    found = production.signals_of(settings, home, day, drift(settings, home, day), origin)
+    done = _retuned(home, day, settings.feedback.cooldown_days) if found.fired else None
+    if done is not None:
+        found = found.model_copy(update={"fired": False, "reason": f"resting: {done}"})
     found.write(_signals_path(home, day))
     return found
 
 
-def patch(settings: Settings, home: Path, day: date, *, dry: bool = False) -> CompiledPatches:
-    """Turn the day's signals into patches and append them to the history; the same signals again add nothing."""
+def patch(settings: Settings, home: Path, day: date, origin: Path = Path(), *, dry: bool = False) -> CompiledPatches:
+    """Turn the day's signals into patches and append them to the history; the same signals again add nothing.
+
+    Raises SettingsError when the file of feedback.rules, relative to `origin`, holds no rules.
+    """
+    chosen = rules.RULES if settings.feedback.rules is None else _rules(settings.feedback.rules, origin)
     path = _signals_path(home, day)
-    said = SignalsOfDay.read(path).signals if path.exists() else signals(settings, home, day).signals
+    said = SignalsOfDay.read(path).signals if path.exists() else signals(settings, home, day, origin).signals
     past = history(home)
-    feedback = settings.feedback
-    policy = FeedbackPolicy(max_step=feedback.max_step, cooldown_days=feedback.cooldown_days, expire_days=feedback.expire_days)
-    space = levers.levers(settings.model_dump(mode="json"))
-    compiled = compile_patches(said, space, past.active(day), policy, day)
+    tree = settings.model_dump(mode="json")
+    own = _own(tree)
+    limits = {name: getattr(settings.feedback, name) for name in ("max_step", "cooldown_days", "expire_days")}
+    policy = FeedbackPolicy(**limits, grains={"model.hidden_size": 4 * int(own["heads"])} if "heads" in own else {})
+    compiled = compile_patches(said, levers.levers(tree, own), past.active(day), policy, day, chosen)
     if not dry:
         past.append(compiled.patches)
     return compiled
 
 
-def monitor(settings: Settings, home: Path, day: date) -> tuple[SignalsOfDay, tuple[Alert, ...]]:
+def monitor(settings: Settings, home: Path, day: date, origin: Path = Path()) -> tuple[SignalsOfDay, tuple[Alert, ...]]:
     """The day's drift and quality, and what a person should know of them."""
-    found = signals(settings, home, day)
+    found = signals(settings, home, day, origin)
     return found, (*alerts.from_drift(found.drift), *alerts.from_signals(found.signals))
 
 
@@ -90,10 +96,11 @@ def history(home: Path) -> History:
 def apply_fixed(tree: dict[str, dict[str, object]], sources: dict[str, str], patches: PatchSet) -> None:
     """Lay patches of fixed settings (`train.epochs`, say) over a resolved tree. A key that this very run sets is left alone.
 
-    Patches of `tune.space` are the tune stage's: it reads them from inputs/patches.json.
+    Patches of `tune.space` are the tune stage's: it reads them from inputs/patches.json. Those of `serving` are the server's.
     """
-    fixed = PatchSet(patches=tuple(item for item in patches.patches if not item.key.startswith(levers.SPACE)))
-    before = levers.levers(tree)
+    elsewhere = (levers.SPACE, *(f"{section}." for section in PLACEMENT))
+    fixed = PatchSet(patches=tuple(item for item in patches.patches if not item.key.startswith(elsewhere)))
+    before = levers.levers(tree, _own(tree))
     after = levers.apply(before, fixed).levers
     for item in fixed.patches:
         section, _, leaf = item.key.partition(".")
@@ -102,39 +109,33 @@ def apply_fixed(tree: dict[str, dict[str, object]], sources: dict[str, str], pat
             sources[item.key] = f"patch of {item.created}"
 
 
-def _judge(settings: Settings, home: Path, day: date, champion: Champion, rows: Sequence[LabelledRow]) -> SignalsOfDay:
-    limits = settings.monitor
-    assert champion.model is not None
-    fetched = releasing.fetch(settings, home, champion.model)
+def _retuned(home: Path, day: date, cooldown_days: int) -> str | None:
+    """Which study of this day, or of the cool-down before it, came to its end."""
+    from autoglm_ops.stages import runs
+
+    first = (day - timedelta(days=cooldown_days - 1)).isoformat()
+    for info in runs.listed(home):
+        if info.dag == runs.RETUNE and first <= info.as_of <= day.isoformat() and runs.closed(Path(info.workspace)):
+            return (
+                f"run {info.run} was tuned on what came until {info.as_of}; the next study may start {cooldown_days} days later"
+            )
+    return None
+
+
+def _rules(named: str, origin: Path) -> tuple[rules.Rule, ...]:
+    where = f"feedback.rules = {named}"
     try:
-        reference = Profile.read(fetched / "reference.json")
-    finally:
-        releasing.discard(fetched)
-    current = profile([row.text for row in rows], [row.label for row in rows])
-    reports = drift(reference, current, limits.psi, limits.kl, limits.min_rows)
-    policy = SignalPolicy(min_rows=limits.min_rows, quality_drop=limits.quality_drop)
-    promised = champion.metric
-    found = derive(rows, reports, version=champion.model.version, promised=promised, measure=_measure(settings), policy=policy)
-    fired = any(signal.fired for signal in found)
-    return SignalsOfDay(day=day.isoformat(), champion=champion, fired=fired, signals=found, drift=reports)
+        return rules.parse(parse_yaml((origin / named).read_text(encoding="utf-8"), where), where)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{where} cannot be read: {error}; name a YAML file, relative to the checkout") from error
 
 
-def _measure(settings: Settings) -> Measure:
-    from autoglm_ops.evaluation.metrics import encode, label_names
-    from autoglm_ops.evaluation.paired import interval
-
-    def measure(truth: Sequence[str], answers: Sequence[str]) -> Interval:
-        names = label_names(truth, answers)
-        codes = encode(truth, names), encode(answers, names)
-        chosen = settings.evaluate
-        return interval(chosen.metric, *codes, labels=len(names), resamples=chosen.resamples, seed=settings.seed)
-
-    return measure
-
-
-def _intake(settings: Settings, home: Path) -> Intake:
-    return Intake(home / "serving" / "requests.db", settings.feedback.max_per_source)
+def _own(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What a built-in configuration has where the settings say null; nothing for a model folder."""
+    name = tree["model"]["name"]
+    shape = dict(BUILTIN.get(name)()) if name in BUILTIN.names() else {}
+    return {**shape, **{key: value for key, value in tree["model"].items() if value is not None and key in shape}}
 
 
 def _signals_path(home: Path, day: date) -> Path:
-    return home / "feedback" / "signals" / f"{day.isoformat()}.json"
+    return snapshot.signals_path(home, day)

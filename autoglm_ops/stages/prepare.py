@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from autoglm_ops.contracts.data import SPLITS
 from autoglm_ops.contracts.record import digest_of, digest_path
+from autoglm_ops.data import weights
 from autoglm_ops.data.apart import apart
 from autoglm_ops.data.augment import Options, augment
 from autoglm_ops.data.dedup import dedup
@@ -22,10 +25,13 @@ def run(context: Context) -> Outcome:
     """
     prepare, data = context.settings.prepare, context.settings.data
     shares = Shares(prepare.holdout, prepare.validation, prepare.gate_days, data.window_days)
-    distinct, repeated = dedup(read_rows(context.output("validate", "rows.parquet")))
+    weak = weights.read(context.output("ingest", weights.FILE))
+    distinct, repeated = dedup(weights.believed(read_rows(context.output("validate", "rows.parquet")), weak))
     splits = split(distinct, shares)
     if prepare.near_copies == "drop":
         splits = apart(splits, distinct, shares)
+    if weak or prepare.half_life_days:
+        splits = _weighed(splits, weak, prepare.half_life_days)
     samples = splits.samples
     check_filled(samples)
     check_leakage(samples)
@@ -39,6 +45,11 @@ def run(context: Context) -> Outcome:
     train = samples["train"]
     profile([row.text for row in train], [row.label for row in train]).write(context.out / "reference.json")
     return Outcome(facts={"dataset": version.digest, "rows": version.rows, "dropped": version.dropped, **facts})
+
+
+def _weighed(splits: Splits, weak: Mapping[str, float], half_life_days: float) -> Splits:
+    samples, dropped = weights.weigh(splits.samples, weak, half_life_days, splits.days[-1])
+    return replace(splits, samples=samples, dropped={**splits.dropped, **dropped})
 
 
 def _augment(context: Context, splits: Splits, shares: Shares) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from autoglm_ops.stages import runs
 from autoglm_ops.store import open_store
 
 CHUNK = 200
+ASK = 20
+"""Texts of one request: enough requests a day for a latency quantile."""
 NIGHTLY = ("ingest", "validate", "prepare", "tokenize", "plan", "tune", "train")
 
 
@@ -57,6 +59,8 @@ class DayResult:
     verdict: str = ""
     promoted: int | None = None
     patches: list[str] = field(default_factory=list)
+    fault: str = ""
+    told: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -97,21 +101,21 @@ class Client:
         answers: list[str] = []
         ids: list[str] = []
         version = 0
-        for start in range(0, len(batch.texts), CHUNK):
-            names = [f"{batch.day.isoformat()}.{start + place}" for place in range(len(batch.texts[start : start + CHUNK]))]
-            body = {"input": list(batch.texts[start : start + CHUNK]), "timestamp": batch.day.isoformat(), "ids": names}
+        for start in range(0, len(batch.texts), ASK):
+            names = [f"{batch.day.isoformat()}.{start + place}" for place in range(len(batch.texts[start : start + ASK]))]
+            body = {"input": list(batch.texts[start : start + ASK]), "timestamp": batch.day.isoformat(), "ids": names}
             answer = self._post("/v1/classify", body)
             answers += [item["label"] for item in answer["results"]]
             ids += [item["id"] for item in answer["results"]]
             version = answer["version"]
         return answers, ids, version
 
-    def feedback(self, ids: Sequence[str], labels: Sequence[str], source: str = "demo") -> int:
-        """Return labels; says how many were accepted."""
+    def feedback(self, ids: Sequence[str], said: Sequence[tuple[str, str]]) -> int:
+        """Return labels, each with its reporter; says how many were accepted."""
         accepted = 0
         for start in range(0, len(ids), CHUNK):
-            pairs = zip(ids[start : start + CHUNK], labels[start : start + CHUNK], strict=True)
-            items = [{"id": name, "label": label, "source": source} for name, label in pairs]
+            pairs = zip(ids[start : start + CHUNK], said[start : start + CHUNK], strict=True)
+            items = [{"id": name, "label": label, "source": source} for name, (label, source) in pairs]
             accepted += self._post("/v1/feedback", {"items": items})["accepted"]
         return accepted
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoglm_ops.contracts.feedback import PatchSet
 from autoglm_ops.contracts.record import digest_path
 from autoglm_ops.contracts.release import ModelRef
 from autoglm_ops.contracts.serving import Classifier, ModelSource
 from autoglm_ops.errors import TryAgain, UsageError
+from autoglm_ops.feedback import levers
+from autoglm_ops.feedback.history import History
 from autoglm_ops.feedback.intake import Intake
 from autoglm_ops.settings import Settings
 from autoglm_ops.stages import releasing
@@ -20,6 +24,7 @@ from autoglm_ops.stages import releasing
 if TYPE_CHECKING:
     from autoglm_ops.release.registry import Registry
     from autoglm_ops.serving.app import Parts
+    from autoglm_ops.serving.arms import Challenge
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +37,8 @@ class Request:
     host: str | None = None
     port: int | None = None
     key_file: Path | None = None
+    challenger: str | None = None
+    share: float = 0.1
 
 
 class RegistrySource:
@@ -96,8 +103,22 @@ def serve(request: Request, settings: Settings, home: Path, announce: Callable[[
     )
     with listener:
         parts = compose(source_of(request.model, settings, home), settings, home, request.key_file)
+        if request.challenger is not None:
+            parts = replace(parts, challenge=_challenge(request, settings, home))
         parts.host.start()
         server.serve(app.build(parts), listener, lambda: announce(server.address(listener)))
+
+
+def _challenge(request: Request, settings: Settings, home: Path) -> Challenge:
+    """The second model, loaded and watched."""
+    from autoglm_ops.serving.arms import Challenge
+    from autoglm_ops.serving.host import ModelHost
+    from autoglm_ops.serving.metrics import Metrics
+
+    assert request.challenger is not None
+    host = ModelHost(source_of(request.challenger, settings, home), Metrics(), settings.serving.refresh_seconds)
+    host.start()
+    return Challenge(host, request.share)
 
 
 def compose(source: ModelSource, settings: Settings, home: Path, key_file: Path | None = None) -> Parts:
@@ -112,12 +133,23 @@ def compose(source: ModelSource, settings: Settings, home: Path, key_file: Path 
     placed, metrics = settings.serving, Metrics()
     return Parts(
         host=ModelHost(source, metrics, placed.refresh_seconds),
-        memory=Intake(requests_path(home), settings.feedback.max_per_source),
+        memory=requests(settings, home),
         metrics=metrics,
         keys=keys.load_or_make(key_path(home)) if key_file is None else keys.load(key_file),
-        policy=Policy(placed.max_batch, placed.batch_wait_ms / 1000, placed.queue),
+        policy=Policy(placed.max_batch, _batch_wait_ms(settings, home) / 1000, placed.queue),
         bounds=Bounds(requests=placed.queue, seconds=placed.deadline_seconds),
     )
+
+
+def _batch_wait_ms(settings: Settings, home: Path) -> float:
+    """The setting, as the loop's patches in force today changed it: read when a server starts."""
+    key, today = "serving.batch_wait_ms", datetime.now(UTC).date()
+    active = History(home / "feedback" / "patches.jsonl").active(today)
+    mine = PatchSet(patches=tuple(patch for patch in active.patches if patch.key == key))
+    wait = float(levers.apply({key: settings.serving.batch_wait_ms}, mine, today).levers[key])
+    if wait != settings.serving.batch_wait_ms:
+        log.warning("%s is %g instead of %g: the loop patched it", key, wait, settings.serving.batch_wait_ms)
+    return wait
 
 
 def source_of(model: str, settings: Settings, home: Path) -> ModelSource:
@@ -139,6 +171,11 @@ def champion_uri(settings: Settings) -> str:
 def requests_path(home: Path) -> Path:
     """What was answered, and what came back of it."""
     return home / "serving" / "requests.db"
+
+
+def requests(settings: Settings, home: Path) -> Intake:
+    """The requests database, with the settings' limits."""
+    return Intake(requests_path(home), settings.feedback.max_per_source, settings.feedback.keep_days)
 
 
 def key_path(home: Path) -> Path:

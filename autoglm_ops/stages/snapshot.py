@@ -7,12 +7,13 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 from autoglm_ops.contracts.data import SourceManifest
 from autoglm_ops.contracts.feedback import FeedbackSnapshot, PatchSet
 from autoglm_ops.contracts.inputs import AsOf, Folders
+from autoglm_ops.contracts.production import SignalsOfDay
 from autoglm_ops.contracts.record import Record, digest_of
 from autoglm_ops.contracts.release import Champion
 from autoglm_ops.contracts.training import HardwareSpec
@@ -23,6 +24,7 @@ from autoglm_ops.versioning import git
 
 # What changes neither data nor weights: left out of the content key, so that a switched-off promotion is no new model.
 _IRRELEVANT = PLACEMENT | {"release", "monitor", "feedback"}
+_ABOUT = {"champion", "signals"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Snapshot:
     patches: PatchSet
     feedback: FeedbackSnapshot
     folders: Folders
+    signals: SignalsOfDay
 
     def records(self) -> dict[str, Record]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -48,9 +51,10 @@ class Snapshot:
         return digest_of({name: record.fingerprint() for name, record in self.records().items()})
 
     def content_key(self, settings: Settings, code: str) -> str:
-        """Equal keys give equal weights: data, parameters and code, but neither the champion nor where things are."""
+        """Equal keys give equal weights: data, parameters and code, but neither the champion, nor what was said of it, nor where
+        things are."""
         dump = settings.model_dump(mode="json")
-        parts = {name: record.fingerprint() for name, record in self.records().items() if name != "champion"}
+        parts = {name: record.fingerprint() for name, record in self.records().items() if name not in _ABOUT}
         params = {name: value for name, value in dump.items() if name not in _IRRELEVANT}
         return digest_of({"inputs": parts, "params": params, "code": code})
 
@@ -75,6 +79,7 @@ def take(settings: Settings, origin: Path, home: Path, as_of: date | None, today
         patches=_patches(home, date.fromisoformat(day)),
         feedback=feedback,
         folders=folders.look(settings, origin),
+        signals=_signals(settings, home, date.fromisoformat(day)),
     )
 
 
@@ -114,6 +119,17 @@ def _gpus() -> list[tuple[str, int]]:
 def _feedback(settings: Settings, home: Path) -> FeedbackSnapshot:
     path = home / "feedback" / "current.json"
     return FeedbackSnapshot.read(path) if settings.data.feedback and path.exists() else FeedbackSnapshot()
+
+
+def signals_path(home: Path, day: date) -> Path:
+    """Where the loop keeps what production said on `day`."""
+    return home / "feedback" / "signals" / f"{day.isoformat()}.json"
+
+
+def _signals(settings: Settings, home: Path, day: date) -> SignalsOfDay:
+    """The newest that was said in the window that ends with `day`."""
+    paths = [signals_path(home, day - timedelta(days=back)) for back in range(settings.monitor.window_days)]
+    return next((SignalsOfDay.read(path) for path in paths if path.exists()), SignalsOfDay())
 
 
 def _patches(home: Path, day: date) -> PatchSet:

@@ -17,7 +17,7 @@ from autoglm_ops.stages.base import Context, Outcome
 
 
 def run(context: Context) -> Outcome:
-    """Writes tokenizer/, {train,validation,gate}.{tokens,offsets,labels}.npy and meta.json."""
+    """Writes tokenizer/, {train,validation,gate}.{tokens,offsets,labels}.npy (weights.npy too where rows weigh differently) and meta.json."""
     started = time.monotonic()
     settings, folder = context.settings.tokenize, context.out / "tokenizer"
     labels = DatasetVersion.read(context.output("prepare", "dataset.json")).labels
@@ -35,7 +35,7 @@ def run(context: Context) -> Outcome:
     tokens = 0
     for name, rows in samples.items():
         ids = tokenizers.encode(tokenizer, [row.text for row in rows], settings.max_length)
-        write_arrays(context.out, name, ids, _label_ids(rows, labels))
+        write_arrays(context.out, name, ids, _label_ids(rows, labels), [row.weight for row in rows])
         tokens += sum(map(len, ids))
     rows_of = {name: len(rows) for name, rows in samples.items()}
     size = tokenizer.get_vocab_size()

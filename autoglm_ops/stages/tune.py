@@ -10,6 +10,7 @@ from typing import Any
 from autoglm_ops.contracts.arrays import TokenArrays, TokenMeta
 from autoglm_ops.contracts.feedback import PatchSet
 from autoglm_ops.contracts.training import TuningReport
+from autoglm_ops.feedback.levers import SPACE, apply
 from autoglm_ops.settings import Settings, resolve
 from autoglm_ops.stages import folders
 from autoglm_ops.stages.base import Context, Outcome
@@ -25,7 +26,7 @@ EVALUATIONS = 3
 def run(context: Context) -> Outcome:
     """Writes report.json (TuningReport). Raises UsageError (a bad space), BudgetSpent (the hard stop) or Refused."""
     started = time.monotonic()
-    raw, reasons = patched(context.settings.tune.space, PatchSet.read(context.input("patches")).patches)
+    raw, reasons = _patched(context)
     space = parse_space(raw)
     if not context.settings.tune.enabled:
         report = _off(space, "tune.enabled is false")
@@ -38,6 +39,16 @@ def run(context: Context) -> Outcome:
     shutil.rmtree(context.scratch, ignore_errors=True)
     facts = {"verdict": report.verdict, "trials": len(report.trials), "best_value": report.best_value}
     return Outcome(reasons=report.reasons, facts=facts, measured={"seconds": round(time.monotonic() - started, 3)})
+
+
+def _patched(context: Context) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """`tune.space` under the run's patches, and what each did. One made for another value than the space has now is left out: the user
+    changed params.yaml since, and the user wins."""
+    patches, space = PatchSet.read(context.input("patches")), context.settings.tune.space
+    applied = apply({f"{SPACE}{key}": value for key, value in space.items()}, patches)
+    stale = {refusal.key: refusal.reason for refusal in applied.skipped if refusal.key.startswith(SPACE)}
+    raw, reasons = patched(space, [patch for patch in patches.patches if patch.key not in stale])
+    return raw, (*(f"stale patch of {key} left out: {reason}" for key, reason in stale.items()), *reasons)
 
 
 def _off(space: Space, why: str) -> TuningReport:

@@ -35,7 +35,7 @@ class Objective(Protocol):
 
 
 class Classification:
-    """Cross-entropy of one label per row. logits [rows, classes], labels int64 [rows]."""
+    """Cross-entropy of one label per row, times the row's weight where rows have one. logits [rows, classes], labels int64 [rows]."""
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self._smoothing = label_smoothing
@@ -44,7 +44,13 @@ class Classification:
         return len(batch.labels)
 
     def loss(self, logits: torch.Tensor, batch: Fed, items: float) -> torch.Tensor:
-        mean = cross_entropy(logits.float(), batch.labels.to(logits.device), label_smoothing=self._smoothing)
+        weights = getattr(batch, "weights", None)
+        labels = batch.labels.to(logits.device)
+        if weights is None:
+            mean = cross_entropy(logits.float(), labels, label_smoothing=self._smoothing)
+        else:
+            each = cross_entropy(logits.float(), labels, label_smoothing=self._smoothing, reduction="none")
+            mean = (each * weights.to(logits.device)).mean()
         return mean * (len(batch.labels) / items)  # equal micro-batches: times one, which changes no bit
 
 

@@ -67,7 +67,10 @@ class RowFeed:
 
     def _batch(self, part: NDArray[np.int64]) -> Batch:
         pad_id = self._rows.pad_id
-        return _dropped(_batch(self._rows.train, part, pad_id), self._recipe.token_dropout, pad_id)
+        batch, weights = _batch(self._rows.train, part, pad_id), self._rows.train.weights
+        if weights is not None:
+            batch = batch._replace(weights=torch.from_numpy(np.asarray(weights[part])))
+        return _dropped(batch, self._recipe.token_dropout, pad_id)
 
 
 class MacroF1:

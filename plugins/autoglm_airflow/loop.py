@@ -28,7 +28,7 @@ class SignalsOperator(DayOperator, SkipMixin):
     def work(self, context: Any, event: dict[str, Any]) -> Any:
         answer = super().work(context, event)
         if not answer["fired"]:
-            event["reason"] = "no signal fired"
+            event["reason"] = answer.get("reason") or "no signal fired"
             context["ti"].xcom_push(key="return_value", value=answer)
             self.skip(context["ti"], self.get_flat_relatives(upstream=False))
         return answer

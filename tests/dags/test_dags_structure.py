@@ -19,7 +19,7 @@ STAGES = "ingest validate prepare tokenize plan tune train evaluate gate track r
 CHAINS = {
     "daily_retrain": f"open_run {STAGES} approval promote deploy report summary",
     "train_on_demand": f"open_run {STAGES} report summary",
-    "feedback_retune": "collect signals patch open_run ingest validate prepare tokenize plan tune winner retrain close_run",
+    "feedback_retune": "collect drift signals patch open_run ingest validate prepare tokenize plan tune winner retrain close_run",
     "promote_model": "approval release",
     "monitor_production": "monitor alert",
     "dataset_build": "plan shards read ranges match verify settle weigh write finish",

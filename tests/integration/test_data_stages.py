@@ -119,6 +119,37 @@ def test_labels_after_labelled_until_come_back_as_feedback_only(workspace: Make)
     assert not list((root / ".autoglm" / "scratch").rglob("labels.jsonl"))
 
 
+def test_labels_that_acts_imply_reach_training_with_their_weight_and_judge_nobody(workspace: Make) -> None:
+    from autoglm_ops.store import open_store
+
+    root = workspace(as_of="2026-01-03", data__labelled_until="2026-01-02")
+    said = [
+        {
+            "id": f"said-{n}",
+            "text": f"returned by production {n}",
+            "label": "pos",
+            "timestamp": "2026-01-03",
+            "source": "feedback:implied",
+        }
+        for n in range(40)
+    ]
+    (root / "returned").mkdir()
+    lines = [json.dumps({**item, "weight": 0.5} if n % 2 else item) + "\n" for n, item in enumerate(said)]
+    (root / "returned" / "labels.jsonl").write_text("".join(lines))
+    digest = open_store(None, root / ".autoglm").put(root / "returned")
+    FeedbackSnapshot(digest=digest, rows=40, until="2026-01-03").write(root / "inputs" / "feedback.json")
+    run(root, "ingest", "validate", "prepare", "tokenize")
+    weighed = {row.id: row.weight for row in read_samples(root / "out/prepare/train.parquet") if row.id.startswith("said-")}
+    assert set(weighed.values()) == {0.5, 1.0}
+    assert all((weight == 0.5) == bool(int(key[5:]) % 2) for key, weight in weighed.items())
+    judges = {row.id for part in ("validation", "gate") for row in read_samples(root / f"out/prepare/{part}.parquet")}
+    assert not judges & {f"said-{n}" for n in range(1, 40, 2)}
+    arrays = TokenArrays.open(root / "out/tokenize", "train")
+    assert arrays.weights is not None and len(set(arrays.weights.tolist())) == 2
+    dropped = DatasetVersion.read(root / "out/prepare/dataset.json").dropped
+    assert dropped["weak-label"] + sum(weight == 0.5 for weight in weighed.values()) == 20 - dropped.get("held-out-earlier", 0)
+
+
 def test_own_data_with_own_columns_goes_through(workspace: Make, tmp_path: Path) -> None:
     records = [
         {"review": row["text"], "stars": number % 3, "when": f"2026-03-0{1 + number % 4}"}

@@ -14,6 +14,8 @@ import yaml
 
 from autoglm_ops.contracts.data import DatasetVersion, ValidationReport
 from autoglm_ops.contracts.feedback import PatchSet
+from autoglm_ops.contracts.inputs import AsOf
+from autoglm_ops.contracts.production import SignalsOfDay
 from autoglm_ops.contracts.record import digest_path, digest_tree
 from autoglm_ops.contracts.release import Champion, EvaluationReport, GateVerdict, ModelRef, Verdict
 from autoglm_ops.contracts.training import CheckpointManifest, ParallelPlan, TrainingRecord, TuningReport
@@ -104,6 +106,8 @@ def workspace(tmp_path: Path, models: dict[str, Path]) -> Path:
         record.write(root / "out" / name)
     Champion().write(root / "inputs/champion.json")
     PatchSet().write(root / "inputs/patches.json")
+    AsOf(day="2026-01-06").write(root / "inputs/as_of.json")
+    SignalsOfDay().write(root / "inputs/signals.json")
     return root
 
 

@@ -105,7 +105,7 @@ def test_tuning_applies_patches_and_repeats_itself(tmp_path: Path) -> None:
     for name in ("a", "b"):
         root = workspace(tmp_path / name)
         narrow = SearchSpacePatch(
-            key="tune.space.train.learning_rate", old=None, new={"loguniform": [5e-3, 6e-3]}, signal="quality",
+            key="tune.space.train.learning_rate", old={"loguniform": [1e-3, 2e-2]}, new={"loguniform": [5e-3, 6e-3]}, signal="quality",
             reason="fell", evidence={}, created="2026-01-02", expires="2026-01-09",
         )  # fmt: skip
         PatchSet(patches=(narrow,)).write(root / "inputs" / "patches.json")
@@ -116,6 +116,22 @@ def test_tuning_applies_patches_and_repeats_itself(tmp_path: Path) -> None:
     assert reports[0].trials[0].params == {"train.learning_rate": 0.01}
     assert all(5e-3 <= trial.params["train.learning_rate"] <= 6e-3 for trial in reports[0].trials[1:])
     assert reports[0].reasons[0].startswith("patch tune.space.train.learning_rate")
+
+
+def test_a_patch_of_a_space_that_changed_since_is_left_out_and_said(tmp_path: Path) -> None:
+    root = workspace(tmp_path / "w", tune={"enabled": False})
+    stale = SearchSpacePatch(
+        key="tune.space.train.learning_rate", old={"loguniform": [1e-4, 2e-2]}, new={"loguniform": [1e-4, 1e-2]}, signal="drift",
+        reason="moved", evidence={}, created="2026-01-02", expires="2026-01-09",
+    )  # fmt: skip
+    PatchSet(patches=(stale,)).write(root / "inputs" / "patches.json")
+    run_stage("plan", root)
+    run_stage("tune", root)
+    report = TuningReport.read(root / "out" / "tune" / "report.json")
+    assert report.space == {"train.learning_rate": {"loguniform": [1e-3, 2e-2]}}
+    assert report.reasons[0].startswith(
+        "stale patch of tune.space.train.learning_rate left out: made for {'loguniform': [0.0001"
+    )
 
 
 def test_tuning_switched_off_says_so(tmp_path: Path) -> None:

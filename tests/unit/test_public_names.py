@@ -12,8 +12,8 @@ from autoglm_ops.contracts.record import Record
 from autoglm_ops.stages import graph
 
 COMMANDS = {
-    "data", "demo", "doctor", "down", "feedback", "launch", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve", "snapshot",
-    "stage", "submit", "up",
+    "annotate", "data", "demo", "doctor", "down", "feedback", "launch", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve",
+    "snapshot", "stage", "submit", "up",
 }  # fmt: skip
 GROUPS = {
     "data": {
@@ -33,15 +33,16 @@ GROUPS = {
         "track",
     },
     "runs": {"list", "show", "prune", "open", "exec", "send", "take", "close"},
-    "feedback": {"status", "export", "collect", "signals", "patch", "undo", "patches"},
+    "feedback": {"status", "export", "arms", "collect", "drift", "signals", "patch", "undo", "patches", "prune"},
 }
 RECORDS = {
-    "Alert", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally", "DriftReport",
-    "Estimate", "EvaluationReport", "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "Folders", "GateVerdict", "HardwareSpec", "Interval", "JobSpec",
-    "JobStatus", "KubernetesPlace", "LabelledRow", "LaunchPlan", "LaunchRecord", "LocationProfile", "LogCommit", "ModelRef", "ModelShape", "PackedDataset",
-    "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe", "RecoveryDecision", "RecoveryRules",
-    "Resources", "RowSet", "RunInfo", "SearchSpacePatch", "Setting", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec",
-    "SuiteReport", "TokenMeta", "TrainingChange", "TrainingFailure", "TrainingRecord", "Trial", "TuningReport", "ValidationReport", "Work", "WorkResult",
+    "Alert", "ArmRow", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally",
+    "DriftOfDay", "DriftReport", "Estimate", "EvaluationReport", "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "Folders", "GateVerdict",
+    "HardwareSpec", "Interval", "JobSpec", "JobStatus", "KubernetesPlace", "LabelledRow", "LaunchPlan", "LaunchRecord", "LocationProfile", "LogCommit", "ModelRef",
+    "ModelShape", "PackedDataset", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe",
+    "RecoveryDecision", "RecoveryRules", "ReporterTally", "Resources", "RowSet", "RunInfo", "SearchSpacePatch", "Served", "Setting", "Signal", "SignalsOfDay",
+    "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "SuiteReport", "TokenMeta", "TrainingChange", "TrainingFailure",
+    "TrainingRecord", "Trial", "TuningReport", "Unsure", "ValidationReport", "Work", "WorkResult",
 }  # fmt: skip
 MODULES = (
     "arrays",
@@ -53,6 +54,7 @@ MODULES = (
     "inputs",
     "launch",
     "placement",
+    "production",
     "record",
     "release",
     "serving",

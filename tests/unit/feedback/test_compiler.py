@@ -40,7 +40,7 @@ def test_quality_without_drift_widens_regularisation_and_capacity(make_signal: M
         "tune.space.train.weight_decay": {"loguniform": [1e-3, 0.3 * 1.5]},
         "model.hidden_size": 80,
     }
-    assert words(found.refused) == {"drift": "no-signal"}
+    assert words(found.refused) == {"drift": "no-signal", "train.token_dropout": "no-lever"}
     patch = found.patches[0]
     assert patch.evidence["signals"]["quality"]["rows"] == 300
     assert (patch.created, patch.expires) == ("2026-01-05", "2026-01-12")
@@ -74,7 +74,7 @@ def test_same_evidence_then_cooldown_then_again(make_signal: Make) -> None:
 def test_no_way_back_while_a_patch_is_in_force(make_signal: Make) -> None:
     up = compile_patches([make_signal("quality"), make_signal("drift", False)], BASE, PatchSet(), POLICY, DAY)
     down = compile_patches([make_signal("latency")], BASE, PatchSet(patches=up.patches), POLICY, DAY + timedelta(days=2))
-    assert words(down.refused) == {"model.hidden_size": "hysteresis"}
+    assert words(down.refused)["model.hidden_size"] == "hysteresis"
 
 
 def test_what_a_person_undid_is_left_alone(make_signal: Make) -> None:
@@ -180,3 +180,26 @@ def _check(patch: SearchSpacePatch, policy: FeedbackPolicy) -> None:
         assert base[end] / policy.max_total * (1 - 1e-9) <= new[end] <= base[end] * policy.max_total * (1 + 1e-9)
     if "value" not in new:
         assert new["low"] < new["high"]
+
+
+def test_a_signal_from_the_future_moves_nothing(make_signal: Make) -> None:
+    ahead = make_signal("drift").model_copy(update={"window": ("2026-01-06", "2026-01-06")})
+    found = compile_patches([ahead], BASE, PatchSet(), POLICY, DAY)
+    assert (found.patches, words(found.refused)) == ((), {"drift": "future"})
+
+
+def test_a_lever_that_is_off_begins_at_the_rules_start_and_goes_on_from_there(make_signal: Make) -> None:
+    space, fired = {"prepare.half_life_days": 0}, [make_signal("quality"), make_signal("drift")]
+    first = compile_patches(fired, space, PatchSet(), POLICY, DAY)
+    assert [patch.new for patch in first.patches] == [28]
+    fired = [make_signal("quality", value=0.4), make_signal("drift")]
+    second = compile_patches(fired, space, PatchSet(patches=first.patches), POLICY, DAY + timedelta(days=1))
+    assert [patch.new for patch in second.patches] == [21]
+
+
+def test_a_width_keeps_to_what_its_heads_allow(make_signal: Make) -> None:
+    policy = POLICY.model_copy(update={"grains": {"model.hidden_size": 16}})
+    slow = compile_patches([make_signal("latency")], {"model.hidden_size": 128}, PatchSet(), policy, DAY)
+    assert [patch.new for patch in slow.patches] == [112]
+    wide = policy.model_copy(update={"grains": {"model.hidden_size": 64}})
+    assert compile_patches([make_signal("latency")], {"model.hidden_size": 128}, PatchSet(), wide, DAY).patches == ()

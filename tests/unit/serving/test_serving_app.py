@@ -282,3 +282,50 @@ def test_a_failing_model_fails_its_batch_and_nothing_else(tmp_path: Path) -> Non
         assert (broken.status_code, broken.json()["error"]["code"]) == (500, "inference_failed")
         assert http.post("/v1/classify", json={"input": "good"}).status_code == 200
         assert isinstance(parts.memory, Intake) and len(parts.memory.predictions()) == 1
+
+
+def test_a_challenger_answers_its_share_of_the_users_and_each_user_stays(tmp_path: Path) -> None:
+    from autoglm_ops.serving.arms import Challenge
+    from autoglm_ops.serving.host import ModelHost
+    from autoglm_ops.serving.metrics import Metrics
+
+    shelf, other = Shelf(v1=ByLength()), Shelf(v2=ByLength(flip=True))
+    other.alias = "v2"
+    host = ModelHost(other, Metrics(), refresh_seconds=0.05)
+    host.start()
+    with serving(tmp_path, shelf, challenge=Challenge(host, 0.5)) as (http, parts):
+        answers = [http.post("/v1/classify", json={"input": "很好", "user": f"user {n}"}).json()["version"] for n in range(40)]
+        again = [http.post("/v1/classify", json={"input": "很好", "user": f"user {n}"}).json()["version"] for n in range(40)]
+        assert answers == again and 8 <= answers.count(2) <= 32
+        assert [model["version"] for model in http.get("/v1/models").json()["data"]] == [1, 2]
+        kept = parts.memory.predictions()
+        assert {row.version for row in parts.memory.served()} == {1, 2} and len(kept) == 80
+    assert all("user" not in row.model_dump_json() for row in kept)
+
+
+def test_acts_are_feedback_and_untimely_feedback_is_refused_by_name(tmp_path: Path) -> None:
+    with serving(tmp_path, Shelf(v1=ByLength())) as (http, parts):
+        key = http.post("/v1/classify", json={"input": "很好"}).json()["results"][0]["id"]
+        assert http.post("/v1/feedback", json={"id": key, "behaviour": "copied"}).json()["accepted"] == 1
+        assert [row.weight for row in parts.memory.implied()] == [0.6]
+        for stated, code in (
+            ("2099-01-01", "future"),
+            ("soon", "invalid_value"),
+            ("2026-01-01T00:00:00+99:00", "invalid_value"),
+        ):
+            said = http.post("/v1/feedback", json={"id": key, "label": "neg", "timestamp": stated})
+            assert (said.status_code, said.json()["error"]["code"]) == (422, code)
+        assert http.post("/v1/feedback", json={"id": key, "behaviour": "stared"}).status_code == 422
+        assert http.post("/v1/feedback", json={"id": key, "behaviour": "copied", "label": "pos"}).status_code == 422
+        assert parts.memory.labelled() == []
+
+
+def test_requests_are_counted_for_the_day_they_ask_about_and_mistakes_of_clients_are_not(tmp_path: Path) -> None:
+    with serving(tmp_path, Shelf(v1=ByLength())) as (http, _):
+        http.post("/v1/classify", json={"input": ["很好", "不好"], "timestamp": "2026-01-05"})
+        http.post("/v1/classify", json={"input": "", "timestamp": "2026-01-05"})
+        http.post("/v1/classify", json={"input": "很好", "model": "other", "timestamp": "2026-01-05"})
+        http.post("/v1/classify", json={"input": "很好", "timestamp": "2026-01-05"})
+    (row,) = [one for one in Intake(tmp_path / "requests.db").served() if one.ok][:1]
+    total = Intake(tmp_path / "requests.db").served()
+    assert sum(one.requests for one in total) == 2 and sum(one.texts for one in total) == 3 and row.day == "2026-01-05"

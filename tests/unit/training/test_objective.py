@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoglm_ops.errors import BadData
-from autoglm_ops.training.batch import DictBatch
+from autoglm_ops.training.batch import Batch, DictBatch
 from autoglm_ops.training.objective import IGNORED, CausalLM, Classification, Objective, mean_items
 
 WIDTH, CLASSES = 6, 5
@@ -73,3 +73,13 @@ def test_a_step_without_labels_is_refused() -> None:
     batch = DictBatch({}, torch.full((2, WIDTH), IGNORED))
     with pytest.raises(BadData, match="without one labelled item"):
         mean_items(CausalLM(), [batch], 1, lambda values: values)
+
+
+def test_a_row_of_weight_two_counts_twice_and_weights_of_one_change_no_bit() -> None:
+    logits, labels = torch.randn(4, 2, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 1, 0])
+    blank = torch.zeros(4, 1, dtype=torch.int64)
+    plain = Batch(blank, blank, labels)
+    twice = Classification().loss(logits, plain._replace(weights=torch.tensor([2.0, 1.0, 1.0, 0.0])), 4)
+    doubled = Classification().loss(logits[[0, 0, 1, 2]], Batch(blank, blank, labels[[0, 0, 1, 2]]), 4)
+    assert torch.allclose(twice, doubled)
+    assert Classification().loss(logits, plain._replace(weights=torch.ones(4)), 4) == Classification().loss(logits, plain, 4)
