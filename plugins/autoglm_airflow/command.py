@@ -60,6 +60,7 @@ class Command:
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
         self._child: ChildProcess | None = None
+        self._stopped = False
 
     def run(self, arguments: Sequence[str]) -> Ended:
         """Run `python -m autoglm_ops ARGUMENTS` in the checkout to its end."""
@@ -75,6 +76,8 @@ class Command:
         command = [python, "-m", "autoglm_ops", *arguments]
         self._log.info("running: autoglm %s", " ".join(arguments))
         self._child = ChildProcess(command, cwd=checkout(), environment=os.environ, sink=sink, grace=GRACE_SECONDS)
+        if self._stopped:  # by a signal that came while it was being started
+            self._child.stop()
         try:
             code = self._child.wait()
         except BaseException:
@@ -86,6 +89,7 @@ class Command:
 
     def stop(self) -> None:
         INTERRUPTED.set()
+        self._stopped = True
         if self._child is not None:
             self._child.stop()
 

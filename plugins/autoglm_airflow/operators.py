@@ -58,13 +58,17 @@ class CommandOperator(ToldOperator):
         super().__init__(**kwargs)
         self.arguments = list(arguments)
         self._command: Command | None = None
+        self._killed = False
 
     def command(self, *arguments: str) -> Ended:
         """Run `autoglm ARGUMENTS` to its end, whatever that is."""
         self._command = Command(self.log)
+        if self._killed:
+            raise AirflowException("told to stop before it began; the attempt is repeated")
         return self._command.run(arguments)
 
     def on_kill(self) -> None:
+        self._killed = True
         if self._command is not None:
             self._command.stop()
 
