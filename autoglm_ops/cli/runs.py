@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -110,9 +111,15 @@ def send(run: Run, stage: Annotated[str, typer.Argument(help="The stage to make 
 
 
 @app.command()
-def take(run: Run, stage: Annotated[str, typer.Argument(help="The stage whose pod has ended.")]) -> None:
+def take(
+    run: Run,
+    stage: Annotated[str, typer.Argument(help="The stage whose pod has ended.")],
+    said: Annotated[str, typer.Option(help="What was seen of the pod's end; the record says it when the pod left none.")] = "",
+) -> None:
     """Take over what the pod of `send` left, as `exec` does. Prints its completion record as JSON."""
-    show_json(runs.execute(run, stage, home(), by=runs.take).model_dump(mode="json"))
+    show_json(
+        runs.execute(run, stage, home(), by=partial(runs.take, reason=said or "its log says more")).model_dump(mode="json")
+    )
 
 
 @app.command()
