@@ -6,6 +6,7 @@ import pytest
 
 from autoglm_ops.errors import SettingsError
 from autoglm_ops.settings import resolve
+from autoglm_ops.stages import snapshot
 
 TREE = {
     "cluster": {
@@ -43,3 +44,12 @@ def test_a_secret_is_named_and_never_written(name: str) -> None:
     for cluster in ({"environment": {name: "x"}}, {"teams": {"a": {"environment": {name: "x"}}}}):
         with pytest.raises(SettingsError, match=r"name it in cluster\.secrets"):
             resolve({"cluster": cluster})
+
+
+def test_the_plan_is_made_for_where_training_goes() -> None:
+    there = {"backend": "kubernetes", "resources": {"gpus": 2, "nodes": 2, "gpu": "h100-80g"}}
+    assert snapshot.training_hardware(resolve({"cluster": there})).gpus == 4
+    assert snapshot.training_hardware(resolve({"cluster": {**there, "backend": "local"}})) == snapshot.hardware()
+    assert snapshot.training_hardware(resolve({"cluster": {**there, "stages": ["tune"]}})) == snapshot.hardware()
+    with pytest.raises(SettingsError, match="names no kind"):
+        snapshot.training_hardware(resolve({"cluster": {**there, "resources": {"gpus": 1}}}))
