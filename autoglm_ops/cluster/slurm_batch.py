@@ -2,7 +2,7 @@
 
 The script that Slurm runs is always the same; what differs, differs in words of a command line that no shell reads (threat F27).
 Values of the environment are in no word either: sbatch takes them from its own environment, by name, so that a secret is neither in
-a process list nor in a script that `scontrol` shows.
+a process list nor in a script that `scontrol` shows. (Slurm itself keeps a job's environment with the job, for its own user alone.)
 """
 
 from __future__ import annotations

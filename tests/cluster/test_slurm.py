@@ -68,9 +68,11 @@ def test_a_job_that_waits_too_long_says_what_for(bench: Bench) -> None:
     holder = job("holder", ("sleep", "60"), resources=Resources(gpus=2))
     bench.launcher.submit(holder)
     wait_for(lambda: bench.launcher.look(holder) == "running")
-    status = bench.launcher.run(job("waiter", ("true",), resources=Resources(gpus=2), deadline_seconds=3))
+    try:
+        status = bench.launcher.run(job("waiter", ("true",), resources=Resources(gpus=2), deadline_seconds=12))
+    finally:
+        assert bench.launcher.cancel(holder)
     assert (status.state, status.exit) == ("deadline", 3) and "never started: Slurm says Resources" in status.reason
-    assert bench.launcher.cancel(holder)
     assert not bench.launcher.cancel(holder)
 
 
