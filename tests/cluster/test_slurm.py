@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from launcher_contract import JOB, Bench, LauncherContract, work
-from on_slurm import needs_slurm
+from on_slurm import command, needs_slurm
 
 from autoglm_ops.cluster.slurm import SlurmLauncher
 from autoglm_ops.contracts.cluster import JobSpec, Resources
@@ -133,6 +133,35 @@ def test_scancel_by_somebody_else_is_a_cancel(bench: Bench) -> None:
         subprocess.run(["scancel", "--name=victim"], check=True)
         status = running.result(timeout=60)
     assert (status.state, status.exit) == ("cancelled", 143) and "scancel" in status.reason
+
+
+def test_F22_a_job_that_ends_well_without_a_record_is_not_done(bench: Bench, tmp_path: Path) -> None:
+    bench.launcher = SlurmLauncher(SlurmPlace(logs=str(tmp_path / "logs"), prefix=("true",)), poll=0.2)
+    status = bench.run(work("pass"))
+    assert (status.state, status.exit) == ("lost", 75) and status.reason.startswith("no-record")
+
+
+def test_F28_a_secret_is_in_nothing_that_slurm_shows(bench: Bench, tmp_path: Path) -> None:
+    told = job("quiet", ("sleep", "60"), secrets=("BENCH_SECRET",), environment={"SHOWN": "x"})
+    bench.launcher.submit(told)
+    try:
+        wait_for(lambda: bench.launcher.look(told) == "running")
+        number = command("squeue", "--noheader", "--format=%A")
+        batch = tmp_path / "batch"
+        command("scontrol", "write", "batch_script", number, str(batch))
+        shown = command("scontrol", "show", "job", "--details", number) + batch.read_text() + command("squeue", "--Format=ALL")
+        shown += "".join(_read(path) for path in Path("/proc").glob("[0-9]*/cmdline"))
+        shown += "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
+        assert "correct-horse" not in shown
+    finally:
+        assert bench.launcher.cancel(told)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def test_F27_hostile_values_go_through_a_real_slurm_unread(bench: Bench, tmp_path: Path) -> None:
