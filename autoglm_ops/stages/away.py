@@ -95,6 +95,24 @@ def take(root: Path, sent: Sent, said: JobStatus, started: float) -> JobStatus:
     return status
 
 
+def sweep(root: Path, settings: Settings, *, dry: bool = False) -> list[str]:
+    """Remove what is left of jobs on the cluster that are done, or that a newer attempt replaced: a launcher that was killed for good leaves that.
+
+    Returns the names. Raises UsageError without a cluster, TryAgain when it or the store is away.
+    """
+    settings = settings.model_copy(update={"cluster": settings.cluster.of_team(settings.cluster.team)})
+    if settings.cluster.backend != "kubernetes":
+        return []
+    from autoglm_ops.cluster.kubernetes import KubernetesLauncher
+
+    store, _ = _store(root, settings)
+    launcher, _ = launchers.open_launcher(settings)
+    assert isinstance(launcher, KubernetesLauncher)
+    return launcher.sweep(
+        lambda key, attempt: exchange.finished(store, key) is None and exchange.newest(store, key) <= attempt, dry=dry
+    )
+
+
 def _store(root: Path, settings: Settings) -> tuple[Store, str]:
     home = workplace.home(root)
     uri = settings.store.uri or str(home / "store")

@@ -57,12 +57,15 @@ class TrainOnKubernetes(StageOperator, KubernetesPodOperator):
             act()
         except AirflowException as error:
             self.log.warning("the pod: %s", error)
+            self._said = str(error)
 
     def _taken(self, context: Any) -> Any:
-        self._verb = "take"
+        self._words = ("take", f"--said={self._said[:1000]}")
         return StageOperator.execute(self, context)
 
-    _verb = "exec"
+    _words: tuple[str, ...] = ("exec",)
+    _said = ""
 
     def run_stage(self, info: RunInfo) -> Completion:
-        return record_of(self.command("runs", self._verb, info.run, self.stage), info, self.stage)
+        verb, *more = self._words
+        return record_of(self.command("runs", verb, info.run, self.stage, *more), info, self.stage)
