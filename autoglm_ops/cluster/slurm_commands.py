@@ -63,6 +63,14 @@ def cancel(number: int) -> None:
         raise TryAgain(f"scancel failed: {_said(done)}")
 
 
+def ping() -> str:
+    """What the controller says of itself. Raises UsageError without the commands, TryAgain when it is away."""
+    done = _run(["scontrol", "ping"])
+    if done.returncode != 0 or " UP" not in done.stdout:
+        raise TryAgain(f"Slurm is away: {done.stdout.strip() or _said(done)}")
+    return done.stdout.strip().splitlines()[0]
+
+
 def _run(words: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     try:
         done = subprocess.run(
