@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from launcher_contract import JOB, Bench, LauncherContract, work
+from launcher_contract import JOB, WRITE, Bench, LauncherContract, work
 from on_slurm import command, needs_slurm
+from s3_server import BUCKET, serve_s3
 
 from autoglm_ops.cluster.slurm import SlurmLauncher
 from autoglm_ops.contracts.cluster import JobSpec, Resources
@@ -43,6 +44,22 @@ def nothing_is_left() -> Iterator[None]:
 
 class TestSlurmLauncher(LauncherContract):
     pass
+
+
+def test_through_a_bucket_no_disk_is_shared(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "s3").mkdir()
+    with serve_s3(tmp_path / "s3") as served:
+        for name, value in served.items():
+            monkeypatch.setenv(name, value)
+        bench.uri = f"s3://{BUCKET}/slurm"
+        bench.store = open_store(bench.uri, tmp_path)
+        plain = {name: served[name] for name in ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")}
+        bench.job = JOB.model_copy(update={"environment": plain, "secrets": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")})
+        given = {"in": bench.put("in", rows="a\n")}
+        status = bench.run(work(WRITE + "p.joinpath('rows').write_text(open('in/rows').read() * 2)", inputs=given))
+        got = bench.store.get(status.outputs["out/made"], tmp_path / "got")
+    assert (got / "rows").read_text() == "a\na\n"
+    assert served["AWS_SECRET_ACCESS_KEY"] not in "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
 
 
 def test_no_such_gpus_is_a_reason_at_once(bench: Bench) -> None:
