@@ -46,6 +46,15 @@ def find(name: str) -> Seat | None:
     return show(max(numbers)) if numbers else None
 
 
+def mine() -> list[tuple[int, str, str]]:
+    """(number, name, comment) of each job of ours that waits or runs."""
+    done = _run(["squeue", "--noheader", "--all", f"--user={os.getuid()}", "--format=%A|%j|%k"])
+    if done.returncode != 0:
+        raise TryAgain(f"squeue failed: {_said(done)}")
+    rows = (line.split("|", 2) for line in done.stdout.splitlines())
+    return [(int(number), name, comment) for number, name, comment in rows]
+
+
 def show(number: int) -> Seat | None:
     """Job `number`, or None when Slurm does not know it (any more)."""
     done = _run(["scontrol", "--oneliner", "show", "job", str(number)])

@@ -152,6 +152,20 @@ def test_scancel_by_somebody_else_is_a_cancel(bench: Bench) -> None:
     assert (status.state, status.exit) == ("cancelled", 143) and "scancel" in status.reason
 
 
+def test_a_replaced_attempt_is_swept_away_and_nobody_elses_job(bench: Bench) -> None:
+    """What a launcher that was killed for good leaves behind; `autoglm runs prune` calls this."""
+    first, second, other = (
+        job("bench", ("sleep", "60"), key="a" * 64, attempt=1), job("bench", ("sleep", "60"), key="a" * 64, attempt=2), job("other", ("sleep", "60")),
+    )  # fmt: skip
+    for each in (first, second, other):
+        bench.launcher.submit(each)
+    assert bench.launcher.sweep(lambda key, attempt: attempt >= 2, dry=True) == [first.handle]
+    assert bench.launcher.look(first) in ("pending", "running")
+    assert bench.launcher.sweep(lambda key, attempt: attempt >= 2) == [first.handle]
+    wait_for(lambda: bench.launcher.look(first) == "ended")
+    assert bench.launcher.cancel(second) and bench.launcher.cancel(other), "these were left alone"
+
+
 def test_F22_a_job_that_ends_well_without_a_record_is_not_done(bench: Bench, tmp_path: Path) -> None:
     bench.launcher = SlurmLauncher(SlurmPlace(logs=str(tmp_path / "logs"), prefix=("true",)), poll=0.2)
     status = bench.run(work("pass"))
