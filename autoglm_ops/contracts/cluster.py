@@ -29,6 +29,8 @@ class Resources(Record):
     nodes: int = Field(default=1, ge=1, le=1024)
     gpus: int = Field(default=0, ge=0, le=64)
     """Per node."""
+    gpu: str | None = None
+    """Their kind, as `autoglm plan --gpu` knows it: what the plan is made for when `train` leaves this machine."""
     cpu: float | None = Field(default=None, gt=0)
     memory_gib: float | None = Field(default=None, gt=0)
 

@@ -8,6 +8,7 @@ from typing import Any
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.sdk.exceptions import AirflowException
+from kubernetes.client.exceptions import ApiException
 
 from autoglm_airflow.operators import StageOperator, record_of
 from autoglm_ops.cluster.pod import CONTAINER
@@ -55,7 +56,7 @@ class TrainOnKubernetes(StageOperator, KubernetesPodOperator):
         """What the pod's phase says is told and no more: the record decides."""
         try:
             act()
-        except AirflowException as error:
+        except (AirflowException, ApiException) as error:
             self.log.warning("the pod: %s", error)
             self._said = str(error)
 

@@ -111,3 +111,19 @@ def test_a_deferred_task_is_woken_and_takes_over(info: RunInfo, core: Any, names
     wait_for(lambda: not core.list_namespaced_pod(namespace).items)
     again = TrainOnKubernetes(stage="train", kubernetes_conn_id=None).execute(context(info, 2))
     assert again["stage"] == "train" and not core.list_namespaced_pod(namespace).items, "done work needs no pod"
+
+
+def test_a_deleted_pod_is_tried_again_under_the_next_number(info: RunInfo, core: Any, namespace: str) -> None:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    from autoglm_airflow.pods import TrainOnKubernetes
+
+    asked = deferred(info, 1)
+    core.delete_namespaced_pod(asked.trigger.pod_name, namespace, grace_period_seconds=0)
+    wait_for(lambda: not core.list_namespaced_pod(namespace).items)
+    with pytest.raises(AirflowException, match="lost: the pod left no result") as raised:
+        TrainOnKubernetes(stage="train", kubernetes_conn_id=None).trigger_reentry(context(info, 1), woken(asked))
+    assert not isinstance(raised.value, AirflowFailException), "so Airflow tries again"
+    record = Completion.read(Path(info.workspace) / "completed" / "train.json")
+    assert record.exit == 75 and record.reasons[0].startswith("lost:")
+    assert deferred(info, 2).trigger.pod_name == asked.trigger.pod_name[:-1] + "2"
