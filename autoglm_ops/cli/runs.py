@@ -69,7 +69,7 @@ def prune(
     keep: Annotated[int, typer.Option(min=0, help="How many closed workspaces to keep.")] = 10,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
-    """Remove old closed workspaces, and pods that nobody waits for. Commits (branches runs/KEY) and data in DVC's cache and remote stay."""
+    """Remove old closed workspaces, and jobs on the cluster that nobody waits for. Commits (branches runs/KEY) and data in DVC's cache and remote stay."""
     before = shutil.disk_usage(home()).free
     gone = runs.prune(home(), keep, dry=dry_run)
     freed = (shutil.disk_usage(home()).free - before) / 2**20
@@ -78,7 +78,7 @@ def prune(
         + ("" if dry_run else f", {max(freed, 0):.0f} MiB freed")
     )
     for name in away.sweep(checkout(), load(checkout() / "params.yaml"), dry=dry_run):
-        print(f"{'would remove' if dry_run else 'removed'} pod {name}: nobody waits for it")
+        print(f"{'would remove' if dry_run else 'removed'} job {name}: nobody waits for it")
 
 
 @app.command("open")

@@ -14,9 +14,10 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
+from autoglm_ops.cluster.limits import limits_of
 from autoglm_ops.cluster.process import ChildProcess
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen
-from autoglm_ops.errors import BudgetSpent, UsageError
+from autoglm_ops.errors import BudgetSpent, Refused, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,24 @@ class LocalLauncher:
 
     def run(self, job: JobSpec) -> JobStatus:
         """Run `job` to its end. Raises UsageError when it cannot start: no such command or folder, or a named secret is not set."""
+        if job.resources.nodes > 1:
+            raise UsageError(
+                f"job {job.name} asks for {job.resources.nodes} nodes and this machine is one; set cluster.backend, or 1 node"
+            )
         started = time.monotonic()
         environment = environment_of(job.name, job.surroundings, job.secrets)
         with sink_of(job) as sink:
-            child = ChildProcess(job.command, cwd=Path(job.workdir), environment=environment, sink=sink, grace=self._grace)
+            child = ChildProcess(
+                job.command, cwd=Path(job.workdir), environment=environment, sink=sink, grace=self._grace,
+                limits=limits_of(job.resources),
+            )  # fmt: skip
             with stopped_by_signals(child):
                 code = child.wait(job.deadline_seconds)
-        status = ended_status(job.deadline_seconds, code, child.stopped, round(time.monotonic() - started, 3))
+        seconds = round(time.monotonic() - started, 3)
+        if child.outgrew:
+            status = _outgrew(job, child.outgrew, seconds)
+        else:
+            status = ended_status(job.deadline_seconds, code, child.stopped, seconds)
         if status.state != "succeeded":
             log.warning("job %s: %s: %s", job.name, status.state, status.reason)
         return status
@@ -46,6 +58,14 @@ class LocalLauncher:
     def look(self, job: JobSpec) -> Seen:
         """Always absent: a job of this launcher ends with it."""
         return "absent"
+
+
+def _outgrew(job: JobSpec, held: int, seconds: float) -> JobStatus:
+    reason = (
+        f"out-of-memory: its processes held {held / 2**30:.2f} GiB and may hold {job.resources.memory_gib:g}; raise "
+        "cluster.resources.memory_gib, or give it less work"
+    )
+    return JobStatus(state="lost", exit=Refused.exit_code, seconds=seconds, reason=reason)
 
 
 def ended_status(deadline: float | None, code: int | None, stopped: bool, seconds: float) -> JobStatus:

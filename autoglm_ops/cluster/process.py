@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from autoglm_ops.cluster.limits import LOOK_SECONDS, Limits, apply, used
 from autoglm_ops.errors import UsageError
 
 MARK = "AUTOGLM_JOB_MARKS"
@@ -37,11 +38,21 @@ class ChildProcess:
     """One command, started at once. `wait` returns its exit code, 128+N for death by signal N; then nothing of it is left."""
 
     def __init__(
-        self, command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], sink: Sink, grace: float = 10.0
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        environment: Mapping[str, str],
+        sink: Sink,
+        grace: float = 10.0,
+        limits: Limits = Limits(),
     ) -> None:
         self._mark = uuid.uuid4().hex
         self._grace = grace
         self._stop = threading.Event()
+        self._limits, self._next_look = limits, 0.0
+        self.outgrew = 0
+        """Bytes it held when it was ended for holding more than its limit."""
         marks = f"{environment.get(MARK, '')} {self._mark}".strip()
         try:
             self._process = subprocess.Popen(
@@ -50,6 +61,7 @@ class ChildProcess:
             )  # fmt: skip
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise UsageError(f"cannot start {command[0]!r} in {cwd}: {error.strerror}: {error.filename}") from error
+        apply(self._process.pid, limits)
         self._pumps = [self._pump(self._process.stdout, "stdout", sink), self._pump(self._process.stderr, "stderr", sink)]
 
     @property
@@ -68,7 +80,7 @@ class ChildProcess:
         """The exit code, or None when `seconds` passed first (everything was then ended). An exception ends everything too."""
         deadline = None if seconds is None else time.monotonic() + seconds
         try:
-            while self._process.poll() is None and not self.stopped:
+            while self._process.poll() is None and not self.stopped and not self._outgrown():
                 if deadline is not None and time.monotonic() >= deadline:
                     return None
                 self._doze()
@@ -76,6 +88,15 @@ class ChildProcess:
             self._end()
         code = self._process.returncode
         return 128 - code if code < 0 else code
+
+    def _outgrown(self) -> bool:
+        now = time.monotonic()
+        if self._limits.memory is None or not LINUX or now < self._next_look:
+            return False
+        self._next_look = now + LOOK_SECONDS
+        held = used(self._members())
+        self.outgrew = held if held > self._limits.memory else 0
+        return bool(self.outgrew)
 
     def _doze(self) -> None:
         try:

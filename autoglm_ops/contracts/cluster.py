@@ -7,6 +7,7 @@ attempt is a claim on the key, numbered from 1; only the newest claim may publis
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
@@ -136,6 +137,10 @@ class Queue(Launcher, Protocol):
 
     def cancel(self, job: JobSpec) -> bool:
         """End it and remove what it left on the cluster. False when there was none."""
+        ...
+
+    def sweep(self, wanted: Callable[[str, int], bool], *, dry: bool = False) -> list[str]:
+        """End jobs of ours whose (key, attempt) is not `wanted`. Returns their names."""
         ...
 
 

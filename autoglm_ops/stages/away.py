@@ -15,7 +15,7 @@ from pathlib import Path
 
 from autoglm_ops.cluster import exchange
 from autoglm_ops.cluster.dispatch import believed, place
-from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Launcher, Resources, Store, Work
+from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Launcher, Queue, Resources, Store, Work
 from autoglm_ops.contracts.record import Completion
 from autoglm_ops.errors import SettingsError, Tampered
 from autoglm_ops.settings import Settings
@@ -101,13 +101,10 @@ def sweep(root: Path, settings: Settings, *, dry: bool = False) -> list[str]:
     Returns the names. Raises UsageError without a cluster, TryAgain when it or the store is away.
     """
     settings = settings.model_copy(update={"cluster": settings.cluster.of_team(settings.cluster.team)})
-    if settings.cluster.backend != "kubernetes":
-        return []
-    from autoglm_ops.cluster.kubernetes import KubernetesLauncher
-
-    store, _ = _store(root, settings)
     launcher, _ = launchers.open_launcher(settings)
-    assert isinstance(launcher, KubernetesLauncher)
+    if not isinstance(launcher, Queue):
+        return []
+    store, _ = _store(root, settings)
     return launcher.sweep(
         lambda key, attempt: exchange.finished(store, key) is None and exchange.newest(store, key) <= attempt, dry=dry
     )

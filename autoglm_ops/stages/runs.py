@@ -14,12 +14,13 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from autoglm_ops.contracts.cluster import JobSpec, JobStatus
+from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Resources
 from autoglm_ops.contracts.inputs import RunInfo
 from autoglm_ops.contracts.record import Completion, Record, digest_of
 from autoglm_ops.errors import AutoGLMError, UsageError
 from autoglm_ops.settings import PLACEMENT, Settings, load, load_tree, resolve
 from autoglm_ops.settings.layers import PREFIX
+from autoglm_ops.settings.schema import Cluster
 from autoglm_ops.settings.writer import write_resolved
 from autoglm_ops.stages import away, graph, loop, runner, snapshot
 from autoglm_ops.stages.workplace import Workplace
@@ -230,8 +231,16 @@ def _here(root: Path, name: str, settings: Settings) -> JobStatus:
         workdir=str(root),
         environment={"AUTOGLM_CHECKOUT": str(root), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         deadline_seconds=settings.cluster.deadline_seconds,
+        resources=_limits(settings.cluster),
     )
     return LocalLauncher().run(job)
+
+
+def _limits(cluster: Cluster) -> Resources:
+    """With a cluster, `cluster.resources` is what its nodes give; without one, what a stage may use here."""
+    if cluster.backend != "local":
+        return Resources()
+    return cluster.resources.model_copy(update={"nodes": 1})
 
 
 @contextmanager

@@ -223,5 +223,5 @@ def test_pods_that_nobody_waits_for_are_swept(
     exchange.publish(bench.store, WorkResult(key=job.key, attempt=1, state="succeeded", exit=0, seconds=1))
     monkeypatch.chdir(tmp_path)
     runs_cli.prune(keep=10, dry_run=False)
-    assert f"removed pod {job.handle}" in capsys.readouterr().out
+    assert f"removed job {job.handle}" in capsys.readouterr().out
     wait_for(lambda: not pods_of(core, namespace))

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from away_workspace import prepared
+from on_slurm import command, needs_slurm
 from two_nodes import cannot, two_nodes
 
 from autoglm_ops.contracts.record import Completion, digest_tree
 from autoglm_ops.stages.runs import launch
+from conftest import wait_for
 
-there = bool(os.environ.get("SLURM_CONF")) and shutil.which("sbatch") is not None
-pytestmark = pytest.mark.skipif(not there, reason="no Slurm: set SLURM_CONF (and have sbatch) to test the Slurm launcher")
+pytestmark = needs_slurm
 
 
 def ready(root: Path, backend: str, **more: object) -> Path:
@@ -48,11 +44,11 @@ def test_a_requeued_job_continues_and_ends_with_the_same_bytes(here: dict[str, s
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(launch, root, "train")
         notes = root / ".autoglm" / "store" / "notes"
-        wait(lambda: running.done() or any(notes.glob("kept/*")))
+        wait_for(lambda: running.done() or any(notes.glob("kept/*")))
         number = command("squeue", "--noheader", "--format=%A")
         assert number and not running.done(), "it ended before it could be requeued"
         command("scontrol", "requeue", number)
-        wait(lambda: running.done() or hurry(number))
+        wait_for(lambda: running.done() or hurry(number))
         completion: Completion = running.result(timeout=280)
     assert digest_tree(root / "out" / "train") == here
     assert completion.measured["resumed_at_step"] > 0
@@ -78,14 +74,3 @@ def hurry(number: str) -> bool:
         return False
     command("scontrol", "update", f"JobId={number}", "StartTime=now")
     return True
-
-
-def command(*words: str) -> str:
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def wait(true: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)

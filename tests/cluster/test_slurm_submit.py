@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
+from on_slurm import command, needs_slurm
 from submit_calls import Calls
 
+from autoglm_ops.cli import doctor
 from autoglm_ops.cluster.services import Service
+from conftest import ROOT
 
-there = bool(os.environ.get("SLURM_CONF")) and shutil.which("sbatch") is not None
-pytestmark = pytest.mark.skipif(not there, reason="no Slurm: set SLURM_CONF (and have sbatch) to test the Slurm launcher")
+pytestmark = needs_slurm
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def submit(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 
 def queue() -> str:
-    return subprocess.run(["squeue", "--noheader", "--format=%j"], capture_output=True, text=True, check=True).stdout
+    return command("squeue", "--noheader", "--format=%j")
 
 
 def test_a_job_goes_on_without_its_keeper_and_is_found_again(submit: Calls) -> None:
@@ -53,3 +53,10 @@ def test_what_the_cluster_refuses_is_no_job(submit: Calls) -> None:
     assert submit("list", "--json").json == []
     said = submit("--image", "registry/trainer:1", "--", "true")
     assert said.exit == 2 and "cluster.slurm.prefix" in said.err
+
+
+def test_doctor_says_whether_the_controller_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOGLM__CLUSTER__BACKEND", "slurm")
+    monkeypatch.setenv("AUTOGLM_CHECKOUT", str(ROOT))
+    [found] = [check for check in doctor.look() if check.name == "slurm"]
+    assert found.ok and found.needed and "UP" in found.found

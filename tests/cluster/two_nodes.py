@@ -64,14 +64,27 @@ def two_nodes(folder: Path) -> Iterator[Path]:
     for name in ("state", "spool-n1", "spool-n2"):
         (folder / name).mkdir()
     try:
-        subprocess.run(["slurmctld", "-f", conf], check=True)
+        start_controller(conf)
         for name in ("n1", "n2"):
             subprocess.run(["slurmd", "-f", conf, "-N", name], check=True)
         wait_for_nodes(conf)
         yield conf
     finally:
         for path in folder.glob("*.pid"):
-            os.kill(int(path.read_text()), signal.SIGTERM)
+            stop(path)
+
+
+def start_controller(conf: Path) -> None:
+    subprocess.run(["slurmctld", "-f", conf], check=True)
+
+
+def stop(pid_file: Path) -> None:
+    """End the daemon that wrote this file, and wait for it."""
+    pid = int(pid_file.read_text())
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
+        time.sleep(0.1)
 
 
 def wait_for_nodes(conf: Path) -> None:

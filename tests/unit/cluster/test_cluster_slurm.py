@@ -44,13 +44,19 @@ def test_a_job_becomes_these_words() -> None:
         secrets=("TOKEN",),
     )
     assert slurm_batch.words(spec, place, SCRIPT) == [
-        "sbatch", "--parsable", "--requeue", "--job-name=autoglm-train-aaaaaaaaaaaaaaaa-3", "--comment=team=vision", "--nodes=2",
+        "sbatch", "--parsable", "--requeue", "--job-name=autoglm-train-aaaaaaaaaaaaaaaa-3", f"--comment=autoglm/{'a' * 64}/3/vision", "--nodes=2",
         "--ntasks=2", "--ntasks-per-node=1", "--gpus-per-node=4", "--cpus-per-task=8", "--mem=30720M", "--time=4", "--signal=TERM@60",
         "--nice=1000", "--partition=gpu", "--account=vision", "--qos=long", "--chdir=/w",
         "--output=/shared/logs/autoglm-train-aaaaaaaaaaaaaaaa-3.log", "--open-mode=append",
         "--export=AUTOGLM_JOB_ATTEMPT,AUTOGLM_JOB_STORE,HOME,LANG,LC_ALL,PATH,PYTHONPATH,TMPDIR,TOKEN,TZ,USER",
         "/tmp/job.sh", "python", "-m", "x",
     ]  # fmt: skip
+
+
+def test_a_comment_tells_our_jobs_from_others() -> None:
+    assert slurm_batch.marked(slurm_batch.mark(job(key="a" * 64, attempt=3))) == ("a" * 64, 3)
+    for other in ("", "(null)", "team=x", slurm_batch.mark(job()), "autoglm/../3/x", f"autoglm/{'A' * 64}/1/x"):
+        assert slurm_batch.marked(other) is None
 
 
 def test_what_is_not_asked_for_is_left_to_the_cluster() -> None:

@@ -1,0 +1,16 @@
+"""What the tests of a real Slurm share. They take SLURM_CONF from the environment and say so when they skip."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+there = bool(os.environ.get("SLURM_CONF")) and shutil.which("sbatch") is not None
+needs_slurm = pytest.mark.skipif(not there, reason="no Slurm: set SLURM_CONF (and have sbatch) to test the Slurm launcher")
+
+
+def command(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
