@@ -46,7 +46,7 @@ def test_daily_retrain_tunes_and_trains_in_pods(placement: dict[str, str], core:
         assert "attempt 1: succeeded (exit 0)" in logs, "the pod's log is the task's"
         assert placement["AWS_SECRET_ACCESS_KEY"] not in logs
     summary = json.loads((checkout.home / "latest" / "summary.json").read_text())
-    assert summary["release"]["promoted"] is True
+    assert summary["release"]["alias"] == "champion"
     wait_for(lambda: not core.list_namespaced_pod(namespace).items)
     _the_same_here(replace(checkout, extra={}), root)
 
