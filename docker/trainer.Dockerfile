@@ -8,7 +8,7 @@ ARG TORCH=2.13.0
 ARG PIP_FIND_LINKS
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv --copies /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 # torch alone comes without hashes: its wheel is the platform's own (CPU or CUDA)
