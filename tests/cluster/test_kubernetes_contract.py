@@ -137,9 +137,7 @@ def test_a_launcher_that_died_finds_its_pod_again(bench: Bench, core: Any, names
         from launcher_contract import Bench, JobSpec, Work
         from autoglm_ops.cluster.kubernetes import KubernetesLauncher
         from autoglm_ops.contracts.placement import KubernetesPlace
-        from autoglm_ops.settings import load
-from autoglm_ops.stages import away
-from autoglm_ops.store import open_store
+        from autoglm_ops.store import open_store
         from pathlib import Path
         where = KubernetesPlace(namespace={namespace!r}, images=({IMAGE or BARE!r},), secret="team-keys")
         job = JobSpec.model_validate_json({bench.job.model_dump_json()!r})
