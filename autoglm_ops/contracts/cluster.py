@@ -7,6 +7,7 @@ attempt is a claim on the key, numbered from 1; only the newest claim may publis
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, runtime_checkable
@@ -19,6 +20,8 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 State = Literal["succeeded", "failed", "cancelled", "deadline", "lost", "refused"]
 """lost: it ended without its own word (evicted, deleted, out of memory). refused: it was never started (quota, image, secret)."""
 Seen = Literal["absent", "pending", "running", "ended"]
+LOOKS_SECRET = re.compile(r"secret|passw|token|api_?key|access_?key|credential", re.IGNORECASE)
+"""Names of variables whose values may be in no record; they are named, and taken from the environment where the work runs."""
 JOB_STORE = "AUTOGLM_JOB_STORE"
 JOB_ATTEMPT = "AUTOGLM_JOB_ATTEMPT"
 

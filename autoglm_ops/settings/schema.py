@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from autoglm_ops.contracts.cluster import Resources
+from autoglm_ops.contracts.cluster import LOOKS_SECRET, Resources
 from autoglm_ops.contracts.placement import KubernetesPlace
 from autoglm_ops.contracts.slurm import SlurmPlace
 
@@ -277,7 +276,7 @@ class Cluster(Section):
     @classmethod
     def _holds_no_secret(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
-            if re.search(r"(?i)secret|passw|token|api_?key|access_?key|credential", name):
+            if LOOKS_SECRET.search(name):
                 raise ValueError(f"{name} looks like a secret, and this ends up in records; name it in cluster.secrets instead")
         return value
 
