@@ -2,7 +2,7 @@
 #   docker build -f docker/airflow.Dockerfile -t autoglm-airflow .
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 FROM ${BASE_IMAGE} AS build
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv --copies /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 COPY docker/airflow.lock /tmp/airflow.lock

@@ -1,10 +1,14 @@
 # What a job runs in: Python, the packages that training, tuning and evaluation need (by hash), and the platform. No Airflow, no root.
 #   docker build -f docker/trainer.Dockerfile -t autoglm-trainer .
-# BASE_IMAGE: any Debian-like image with Python 3.11. TORCH: the build of torch; the index that pip is configured for decides CPU or CUDA.
+# BASE_IMAGE: any Debian-like image with Python 3.11. Which build of torch, CPU or CUDA, is decided by where pip looks:
+#   --build-arg PIP_FIND_LINKS=/folder/of/wheels, or PIP_INDEX_URL / PIP_EXTRA_INDEX_URL
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 FROM ${BASE_IMAGE} AS build
 ARG TORCH=2.13.0
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ARG PIP_FIND_LINKS
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ENV PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv --copies /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 # torch alone comes without hashes: its wheel is the platform's own (CPU or CUDA)

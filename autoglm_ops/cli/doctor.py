@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autoglm_ops.cli.shared import AsJson, checkout, home, show_json
-from autoglm_ops.errors import UsageError
+from autoglm_ops.errors import AutoGLMError, UsageError
 from autoglm_ops.settings import load
 from autoglm_ops.stages import snapshot
 from autoglm_ops.versioning import git
@@ -82,6 +82,7 @@ def look() -> Iterator[Check]:
         "gpu", hardware.gpus > 0, gpus, "not needed; training runs on CPU ranks (GPU paths are unproven here)", needed=False
     )
     yield _disk()
+    yield from _slurm()
 
 
 def _package(name: str) -> Check:
@@ -111,6 +112,21 @@ def _disk() -> Check:
     place = home() if home().exists() else checkout()
     free = shutil.disk_usage(place).free / 2**30
     return Check("disk", free > 5 and os.access(place, os.W_OK), f"{free:.0f} GiB free", "5 GiB and write access are needed")
+
+
+def _slurm() -> Iterator[Check]:
+    """Looked at where it is wanted: without a configuration Slurm's commands try for a minute."""
+    from autoglm_ops.cluster import slurm_commands
+
+    try:
+        if load(checkout() / "params.yaml").cluster.backend != "slurm":
+            return
+    except UsageError:  # said above
+        return
+    try:
+        yield Check("slurm", True, slurm_commands.ping())
+    except AutoGLMError as error:
+        yield Check("slurm", False, "no", str(error))
 
 
 def add_to(app: typer.Typer) -> None:

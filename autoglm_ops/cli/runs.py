@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,8 @@ from rich.table import Table
 from autoglm_ops.cli.shared import AsJson, AsOfDay, Configs, Overrides, checkout, home, show_json
 from autoglm_ops.contracts.record import Completion
 from autoglm_ops.errors import UsageError
-from autoglm_ops.stages import graph, runner, runs
+from autoglm_ops.settings import load
+from autoglm_ops.stages import away, graph, runner, runs
 
 app = typer.Typer(help="The workspaces of DAG runs: list, show and prune them; open, exec and close are what Airflow calls.")
 
@@ -67,7 +69,7 @@ def prune(
     keep: Annotated[int, typer.Option(min=0, help="How many closed workspaces to keep.")] = 10,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
-    """Remove old closed workspaces. Their commits (branches runs/KEY) and data in DVC's cache and remote stay."""
+    """Remove old closed workspaces, and jobs on the cluster that nobody waits for. Commits (branches runs/KEY) and data in DVC's cache and remote stay."""
     before = shutil.disk_usage(home()).free
     gone = runs.prune(home(), keep, dry=dry_run)
     freed = (shutil.disk_usage(home()).free - before) / 2**20
@@ -75,6 +77,8 @@ def prune(
         f"{'would remove' if dry_run else 'removed'} {len(gone)} workspaces"
         + ("" if dry_run else f", {max(freed, 0):.0f} MiB freed")
     )
+    for name in away.sweep(checkout(), load(checkout() / "params.yaml"), dry=dry_run):
+        print(f"{'would remove' if dry_run else 'removed'} job {name}: nobody waits for it")
 
 
 @app.command("open")
@@ -110,9 +114,15 @@ def send(run: Run, stage: Annotated[str, typer.Argument(help="The stage to make 
 
 
 @app.command()
-def take(run: Run, stage: Annotated[str, typer.Argument(help="The stage whose pod has ended.")]) -> None:
+def take(
+    run: Run,
+    stage: Annotated[str, typer.Argument(help="The stage whose pod has ended.")],
+    said: Annotated[str, typer.Option(help="What was seen of the pod's end; the record says it when the pod left none.")] = "",
+) -> None:
     """Take over what the pod of `send` left, as `exec` does. Prints its completion record as JSON."""
-    show_json(runs.execute(run, stage, home(), by=runs.take).model_dump(mode="json"))
+    show_json(
+        runs.execute(run, stage, home(), by=partial(runs.take, reason=said or "its log says more")).model_dump(mode="json")
+    )
 
 
 @app.command()

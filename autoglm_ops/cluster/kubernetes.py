@@ -22,7 +22,7 @@ from kubernetes.config.config_exception import ConfigException
 
 from autoglm_ops.cluster import podstate
 from autoglm_ops.cluster.local import CANCELLED, on_signals, sink_of
-from autoglm_ops.cluster.pod import CONTAINER, GRACE_SECONDS, Manifest, names, pods, selector
+from autoglm_ops.cluster.pod import APP, CONTAINER, GRACE_SECONDS, KEY, Manifest, names, pods, selector
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen
 from autoglm_ops.contracts.placement import KubernetesPlace
 from autoglm_ops.errors import Refused, TryAgain, UsageError
@@ -92,14 +92,16 @@ class KubernetesLauncher:
             self._delete(name)
         return bool(found)
 
-    def sweep(self, wanted: Callable[[str, int], bool]) -> list[str]:
-        """Remove pods of ours that nobody follows: ended ones, and those that `wanted(key label, attempt)` does not want. Returns their names."""
+    def sweep(self, wanted: Callable[[str, int], bool], *, dry: bool = False) -> list[str]:
+        """Remove pods of ours that nobody waits for: ended ones, and those of a (key, attempt) that is not `wanted`. Returns their names."""
         gone = []
-        for pod in self._listed("app.kubernetes.io/name=autoglm"):
-            labels, name = pod["metadata"]["labels"], pod["metadata"]["name"]
-            if podstate.seen(pod) == "ended" or not wanted(labels["autoglm.job"], int(labels["autoglm.attempt"])):
-                self._delete(name)
-                gone.append(name)
+        for pod in self._listed(f"app.kubernetes.io/name={APP}"):
+            meta = pod["metadata"]
+            key, attempt = meta.get("annotations", {}).get(KEY, ""), int(meta["labels"].get("autoglm.attempt", "0"))
+            if podstate.seen(pod) == "ended" or not wanted(key, attempt):
+                gone.append(meta["name"])
+        for name in gone if not dry else ():
+            self._delete(name)
         return gone
 
     def _wait(self, job: JobSpec, stop: threading.Event) -> JobStatus:

@@ -17,6 +17,8 @@ from autoglm_ops.errors import Refused, UsageError
 Manifest = dict[str, Any]
 APP = "autoglm"
 CONTAINER = "job"
+KEY = "autoglm.key"
+"""The annotation that holds the whole key: a label takes 63 characters, and a key has 64."""
 WORK = "/work"
 GRACE_SECONDS = 30
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -66,7 +68,9 @@ def _pod(job: JobSpec, place: KubernetesPlace, image: str, rank: int) -> Manifes
         "imagePullSecrets": [{"name": place.pull_secret}] if place.pull_secret else None,
         "activeDeadlineSeconds": max(1, round(job.deadline_seconds)) if job.deadline_seconds else None,
     }  # fmt: skip
-    metadata = {"name": names(job)[rank], "namespace": place.namespace, "labels": _labels(job, place, rank)}
+    metadata = {
+        "name": names(job)[rank], "namespace": place.namespace, "labels": _labels(job, place, rank), "annotations": {KEY: job.key},
+    }  # fmt: skip
     return {
         "apiVersion": "v1",
         "kind": "Pod",

@@ -72,6 +72,14 @@ class SlurmLauncher:
         self._end(seat)
         return True
 
+    def sweep(self, wanted: Callable[[str, int], bool], *, dry: bool = False) -> list[str]:
+        """End jobs of ours whose (key, attempt) is not `wanted`: an attempt that a newer one replaced can publish nothing."""
+        found = [(number, name, slurm_batch.marked(comment)) for number, name, comment in slurm_commands.mine()]
+        gone = [(number, name) for number, name, mark in found if mark is not None and not wanted(*mark)]
+        for number, _ in gone if not dry else ():
+            slurm_commands.cancel(number)
+        return [name for _, name in gone]
+
     def _follow(self, job: JobSpec, stop: _Stop) -> JobStatus:
         seat = slurm_commands.find(job.handle)
         if seat is None:

@@ -2,7 +2,7 @@
 
 The script that Slurm runs is always the same; what differs, differs in words of a command line that no shell reads (threat F27).
 Values of the environment are in no word either: sbatch takes them from its own environment, by name, so that a secret is neither in
-a process list nor in a script that `scontrol` shows.
+a process list nor in a script that `scontrol` shows. (Slurm itself keeps a job's environment with the job, for its own user alone.)
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ exec srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPU
 STOP_SECONDS = 60
 """A job is told to stop so long before Slurm's own limit, which is the deadline and two of these."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_MARK = re.compile(r"autoglm/([0-9a-f]{64})/([0-9]{1,9})/")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TAKEN_ALONG = ("PATH", "PYTHONPATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
@@ -48,7 +49,7 @@ def words(job: JobSpec, place: SlurmPlace, script: Path) -> list[str]:
     limit = None if job.deadline_seconds is None else math.ceil((job.deadline_seconds + 2 * STOP_SECONDS) / 60)
     options: dict[str, object | None] = {
         "job-name": checked_name(job.handle),
-        "comment": f"team={job.team}",
+        "comment": mark(job),
         "nodes": needs.nodes,
         "ntasks": needs.nodes,
         "ntasks-per-node": 1,
@@ -68,6 +69,17 @@ def words(job: JobSpec, place: SlurmPlace, script: Path) -> list[str]:
     }
     given = [f"--{name}={value}" for name, value in options.items() if value is not None]
     return ["sbatch", "--parsable", "--requeue", *given, str(script), *command(job, place)]
+
+
+def mark(job: JobSpec) -> str:
+    """The comment by which our jobs are told from others', and found without their description."""
+    return f"autoglm/{job.key or '-'}/{job.attempt}/{job.team}"
+
+
+def marked(comment: str) -> tuple[str, int] | None:
+    """(key, attempt) of a comment that `mark` wrote for work through the store."""
+    found = _MARK.match(comment)
+    return None if found is None else (found[1], int(found[2]))
 
 
 def command(job: JobSpec, place: SlurmPlace) -> list[str]:

@@ -46,6 +46,15 @@ def find(name: str) -> Seat | None:
     return show(max(numbers)) if numbers else None
 
 
+def mine() -> list[tuple[int, str, str]]:
+    """(number, name, comment) of each job of ours that waits or runs."""
+    done = _run(["squeue", "--noheader", "--all", f"--user={os.getuid()}", "--format=%A|%j|%k"])
+    if done.returncode != 0:
+        raise TryAgain(f"squeue failed: {_said(done)}")
+    rows = (line.split("|", 2) for line in done.stdout.splitlines())
+    return [(int(number), name, comment) for number, name, comment in rows]
+
+
 def show(number: int) -> Seat | None:
     """Job `number`, or None when Slurm does not know it (any more)."""
     done = _run(["scontrol", "--oneliner", "show", "job", str(number)])
@@ -61,6 +70,14 @@ def cancel(number: int) -> None:
     done = _run(["scancel", str(number)])
     if done.returncode != 0 and not _GONE.search(done.stderr):
         raise TryAgain(f"scancel failed: {_said(done)}")
+
+
+def ping() -> str:
+    """What the controller says of itself. Raises UsageError without the commands, TryAgain when it is away."""
+    done = _run(["scontrol", "ping"])
+    if done.returncode != 0 or " UP" not in done.stdout:
+        raise TryAgain(f"Slurm is away: {done.stdout.strip() or _said(done)}")
+    return done.stdout.strip().splitlines()[0]
 
 
 def _run(words: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -7,6 +7,8 @@ attempt is a claim on the key, numbered from 1; only the newest claim may publis
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
@@ -18,6 +20,8 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 State = Literal["succeeded", "failed", "cancelled", "deadline", "lost", "refused"]
 """lost: it ended without its own word (evicted, deleted, out of memory). refused: it was never started (quota, image, secret)."""
 Seen = Literal["absent", "pending", "running", "ended"]
+LOOKS_SECRET = re.compile(r"secret|passw|token|api_?key|access_?key|credential", re.IGNORECASE)
+"""Names of variables whose values may be in no record; they are named, and taken from the environment where the work runs."""
 JOB_STORE = "AUTOGLM_JOB_STORE"
 JOB_ATTEMPT = "AUTOGLM_JOB_ATTEMPT"
 
@@ -28,6 +32,8 @@ class Resources(Record):
     nodes: int = Field(default=1, ge=1, le=1024)
     gpus: int = Field(default=0, ge=0, le=64)
     """Per node."""
+    gpu: str | None = None
+    """Their kind, as `autoglm plan --gpu` knows it: what the plan is made for when `train` leaves this machine."""
     cpu: float | None = Field(default=None, gt=0)
     memory_gib: float | None = Field(default=None, gt=0)
 
@@ -134,6 +140,10 @@ class Queue(Launcher, Protocol):
 
     def cancel(self, job: JobSpec) -> bool:
         """End it and remove what it left on the cluster. False when there was none."""
+        ...
+
+    def sweep(self, wanted: Callable[[str, int], bool], *, dry: bool = False) -> list[str]:
+        """End jobs of ours whose (key, attempt) is not `wanted`. Returns their names."""
         ...
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from autoglm_ops.contracts.cluster import Resources
+from autoglm_ops.contracts.cluster import LOOKS_SECRET, Resources
 from autoglm_ops.contracts.placement import KubernetesPlace
 from autoglm_ops.contracts.slurm import SlurmPlace
 
@@ -298,6 +298,14 @@ class Cluster(Section):
     slurm: SlurmPlace = SlurmPlace()
     teams: dict[str, dict[str, Any]] = {}
     """Team -> what is different for it: any of resources, priority, image, environment, secrets, kubernetes and slurm."""
+
+    @field_validator("environment")
+    @classmethod
+    def _holds_no_secret(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if LOOKS_SECRET.search(name):
+                raise ValueError(f"{name} looks like a secret, and this ends up in records; name it in cluster.secrets instead")
+        return value
 
     @model_validator(mode="after")
     def _teams_are_settings(self) -> Cluster:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from autoglm_ops.cluster import exchange
 from autoglm_ops.cluster.dispatch import believed, place
-from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Launcher, Resources, Store, Work
+from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Launcher, Queue, Resources, Store, Work
 from autoglm_ops.contracts.record import Completion
 from autoglm_ops.errors import SettingsError, Tampered
 from autoglm_ops.settings import Settings
@@ -93,6 +93,21 @@ def take(root: Path, sent: Sent, said: JobStatus, started: float) -> JobStatus:
         _take(root, sent.spec, status, sent.store, Path(folder))
     _record(root, sent.spec, status, attempt, started)
     return status
+
+
+def sweep(root: Path, settings: Settings, *, dry: bool = False) -> list[str]:
+    """Remove what is left of jobs on the cluster that are done, or that a newer attempt replaced: a launcher that was killed for good leaves that.
+
+    Returns the names. Raises UsageError without a cluster, TryAgain when it or the store is away.
+    """
+    settings = settings.model_copy(update={"cluster": settings.cluster.of_team(settings.cluster.team)})
+    launcher, _ = launchers.open_launcher(settings)
+    if not isinstance(launcher, Queue):
+        return []
+    store, _ = _store(root, settings)
+    return launcher.sweep(
+        lambda key, attempt: exchange.finished(store, key) is None and exchange.newest(store, key) <= attempt, dry=dry
+    )
 
 
 def _store(root: Path, settings: Settings) -> tuple[Store, str]:

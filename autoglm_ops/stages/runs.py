@@ -188,11 +188,11 @@ def send(run: str, name: str, home: Path) -> Posted:
     return Posted(pod=pod, context=sent.settings.cluster.kubernetes.context)
 
 
-def take(root: Path, name: str) -> Completion:
-    """Take over what the pod of `send` left. Raises StageFailedError with its exit code; 75 when it left nothing."""
+def take(root: Path, name: str, reason: str) -> Completion:
+    """Take over what the pod of `send` left. Raises StageFailedError with its exit code; 75 when it left nothing, for which `reason` is kept."""
     settings = load(root / "params.yaml")
     started = time.time()
-    said = JobStatus(state="lost", exit=75, seconds=0, reason="lost: the pod ended without leaving a result; its log says more")
+    said = JobStatus(state="lost", exit=75, seconds=0, reason=f"lost: the pod left no result: {reason}")
     with _without_overrides():
         sent = away.latest(root, name, settings)
         status = away.take(root, sent, said, started)

@@ -17,7 +17,7 @@ from autoglm_ops.contracts.production import SignalsOfDay
 from autoglm_ops.contracts.record import Record, digest_of
 from autoglm_ops.contracts.release import Champion
 from autoglm_ops.contracts.training import HardwareSpec
-from autoglm_ops.errors import BadData
+from autoglm_ops.errors import BadData, SettingsError
 from autoglm_ops.settings import PLACEMENT, Settings
 from autoglm_ops.stages import folders
 from autoglm_ops.versioning import git
@@ -75,7 +75,7 @@ def take(settings: Settings, origin: Path, home: Path, as_of: date | None, today
         as_of=AsOf(day=day),
         source=source.manifest(folder),
         champion=champion(settings, home),
-        hardware=hardware(),
+        hardware=training_hardware(settings),
         patches=_patches(home, date.fromisoformat(day)),
         feedback=feedback,
         folders=folders.look(settings, origin),
@@ -90,6 +90,25 @@ def champion(settings: Settings, home: Path) -> Champion:
     from autoglm_ops.stages.releasing import reconciled_champion
 
     return reconciled_champion(settings, home)
+
+
+def training_hardware(settings: Settings) -> HardwareSpec:
+    """What the plan is made for: the cluster's GPUs when `train` goes there and asks for some, else this machine.
+
+    Several nodes count as one machine with all their GPUs. Raises SettingsError when the GPUs' kind is not named.
+    """
+    cluster = settings.cluster.of_team(settings.cluster.team)
+    asked = cluster.resources
+    if cluster.backend == "local" or "train" not in cluster.stages or not asked.gpus:
+        return hardware()
+    from autoglm_ops.planning import described
+
+    if asked.gpu is None:
+        raise SettingsError(
+            f"cluster.resources.gpus = {asked.gpus}, but cluster.resources.gpu names no kind, and the plan is made for one; "
+            "`autoglm plan --help` lists them"
+        )
+    return described(asked.gpu, gpus=asked.gpus * asked.nodes, nodes=1)
 
 
 def hardware() -> HardwareSpec:

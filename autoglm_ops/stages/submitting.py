@@ -22,7 +22,7 @@ from typing import Any
 from autoglm_ops.cluster import exchange, services
 from autoglm_ops.cluster.dispatch import believed, place
 from autoglm_ops.cluster.services import Service
-from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Queue, Store, Work
+from autoglm_ops.contracts.cluster import LOOKS_SECRET, JobSpec, JobStatus, Queue, Store, Work
 from autoglm_ops.contracts.record import Record
 from autoglm_ops.errors import AutoGLMError, TryAgain, UsageError
 from autoglm_ops.settings import Settings
@@ -31,7 +31,6 @@ from autoglm_ops.store import open_store
 from autoglm_ops.store.code import lay_code
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_KEY", re.IGNORECASE)
 _CANCEL_SECONDS = 60.0
 
 
@@ -215,7 +214,7 @@ def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
         name, equals, value = pair.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise UsageError(f"--env {pair[:40]!r} is not NAME=VALUE")
-        if _SECRET.search(name):
+        if LOOKS_SECRET.search(name):
             raise UsageError(
                 f"--env {name}=… looks like a secret, and would be kept in records: set it here, and give --secret {name}"
             )

@@ -8,6 +8,7 @@ from typing import Any
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.sdk.exceptions import AirflowException
+from kubernetes.client.exceptions import ApiException
 
 from autoglm_airflow.operators import StageOperator, record_of
 from autoglm_ops.cluster.pod import CONTAINER
@@ -55,14 +56,17 @@ class TrainOnKubernetes(StageOperator, KubernetesPodOperator):
         """What the pod's phase says is told and no more: the record decides."""
         try:
             act()
-        except AirflowException as error:
+        except (AirflowException, ApiException) as error:
             self.log.warning("the pod: %s", error)
+            self._said = str(error)
 
     def _taken(self, context: Any) -> Any:
-        self._verb = "take"
+        self._words = ("take", f"--said={self._said[:1000]}")
         return StageOperator.execute(self, context)
 
-    _verb = "exec"
+    _words: tuple[str, ...] = ("exec",)
+    _said = ""
 
     def run_stage(self, info: RunInfo) -> Completion:
-        return record_of(self.command("runs", self._verb, info.run, self.stage), info, self.stage)
+        verb, *more = self._words
+        return record_of(self.command("runs", verb, info.run, self.stage, *more), info, self.stage)

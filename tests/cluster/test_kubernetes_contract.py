@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from launcher_contract import JOB, Bench, LauncherContract, work
 
+from autoglm_ops.cli import runs as runs_cli
 from autoglm_ops.cluster import exchange
 from autoglm_ops.cluster.dispatch import place
 from autoglm_ops.cluster.kubernetes import KubernetesLauncher
-from autoglm_ops.contracts.cluster import JobSpec, Resources
+from autoglm_ops.contracts.cluster import JobSpec, Resources, WorkResult
 from autoglm_ops.contracts.placement import KubernetesPlace
+from autoglm_ops.settings import load
+from autoglm_ops.stages import away
 from autoglm_ops.store import open_store
 from conftest import BARE, IMAGE, SECRETS, wait_for
 
@@ -197,12 +201,25 @@ def test_two_launchers_at_once_make_one_result(bench: Bench) -> None:
     assert all(status.outputs == last.outputs for status in found if status.state == "succeeded")
 
 
-def test_pods_that_nobody_wants_are_swept(bench: Bench, core: Any, namespace: str) -> None:
+def test_pods_that_nobody_waits_for_are_swept(
+    bench: Bench, core: Any, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`autoglm runs prune`, by a pod whose key has another result by now."""
     launcher = bench.launcher
     assert isinstance(launcher, KubernetesLauncher)
-    waiting = work("import time; time.sleep(300)")
-    job: JobSpec = place(waiting, bench.job.model_copy(update={"store": bench.uri}), launcher, bench.store, "python")
+    job: JobSpec = place(
+        work("import time; time.sleep(300)"), bench.job.model_copy(update={"store": bench.uri}), launcher, bench.store, "python"
+    )
     launcher.submit(job)
-    assert launcher.sweep(lambda key, attempt: True) == []
-    assert launcher.sweep(lambda key, attempt: False) == [job.handle]
+    assert job.key is not None
+    tree = {"store": {"uri": bench.uri}, "cluster": {"backend": "kubernetes", "kubernetes": {"namespace": namespace}}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
+    monkeypatch.setenv("AUTOGLM_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    settings = load(tmp_path / "params.yaml", environ={})
+    assert away.sweep(tmp_path, settings) == [], "it is the newest attempt, and not done"
+    exchange.publish(bench.store, WorkResult(key=job.key, attempt=1, state="succeeded", exit=0, seconds=1))
+    monkeypatch.chdir(tmp_path)
+    runs_cli.prune(keep=10, dry_run=False)
+    assert f"removed job {job.handle}" in capsys.readouterr().out
     wait_for(lambda: not pods_of(core, namespace))

@@ -36,7 +36,7 @@ def placement(namespace: str, s3: str, plain: dict[str, str], s3_server: dict[st
 
 def test_daily_retrain_tunes_and_trains_in_pods(placement: dict[str, str], core: Any, namespace: str, tmp_path: Path) -> None:
     checkout = replace(make_checkout(tmp_path / "checkout"), extra=placement)
-    checkout.call("run")
+    checkout.call("run", seconds=1500)
     [root] = [path.parent for path in checkout.home.glob("runs/*/.workspace.json")]
     for stage in ("tune", "train"):
         done = Completion.read(root / "completed" / f"{stage}.json")
@@ -46,7 +46,7 @@ def test_daily_retrain_tunes_and_trains_in_pods(placement: dict[str, str], core:
         assert "attempt 1: succeeded (exit 0)" in logs, "the pod's log is the task's"
         assert placement["AWS_SECRET_ACCESS_KEY"] not in logs
     summary = json.loads((checkout.home / "latest" / "summary.json").read_text())
-    assert summary["release"]["promoted"] is True
+    assert summary["release"]["alias"] == "champion"
     wait_for(lambda: not core.list_namespaced_pod(namespace).items)
     _the_same_here(replace(checkout, extra={}), root)
 

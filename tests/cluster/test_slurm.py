@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from launcher_contract import JOB, Bench, LauncherContract, work
-from on_slurm import needs_slurm
+from launcher_contract import JOB, WRITE, Bench, LauncherContract, work
+from on_slurm import command, needs_slurm
+from s3_server import BUCKET, serve_s3
 
 from autoglm_ops.cluster.slurm import SlurmLauncher
 from autoglm_ops.contracts.cluster import JobSpec, Resources
@@ -45,6 +46,22 @@ class TestSlurmLauncher(LauncherContract):
     pass
 
 
+def test_through_a_bucket_no_disk_is_shared(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "s3").mkdir()
+    with serve_s3(tmp_path / "s3") as served:
+        for name, value in served.items():
+            monkeypatch.setenv(name, value)
+        bench.uri = f"s3://{BUCKET}/slurm"
+        bench.store = open_store(bench.uri, tmp_path)
+        plain = {name: served[name] for name in ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")}
+        bench.job = JOB.model_copy(update={"environment": plain, "secrets": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")})
+        given = {"in": bench.put("in", rows="a\n")}
+        status = bench.run(work(WRITE + "p.joinpath('rows').write_text(open('in/rows').read() * 2)", inputs=given))
+        got = bench.store.get(status.outputs["out/made"], tmp_path / "got")
+    assert (got / "rows").read_text() == "a\na\n"
+    assert served["AWS_SECRET_ACCESS_KEY"] not in "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
+
+
 def test_no_such_gpus_is_a_reason_at_once(bench: Bench) -> None:
     with pytest.raises(Refused, match="Requested node configuration is not available") as refused:
         bench.job = JOB.model_copy(update={"resources": Resources(gpus=9)})
@@ -68,9 +85,11 @@ def test_a_job_that_waits_too_long_says_what_for(bench: Bench) -> None:
     holder = job("holder", ("sleep", "60"), resources=Resources(gpus=2))
     bench.launcher.submit(holder)
     wait_for(lambda: bench.launcher.look(holder) == "running")
-    status = bench.launcher.run(job("waiter", ("true",), resources=Resources(gpus=2), deadline_seconds=3))
+    try:
+        status = bench.launcher.run(job("waiter", ("true",), resources=Resources(gpus=2), deadline_seconds=12))
+    finally:
+        assert bench.launcher.cancel(holder)
     assert (status.state, status.exit) == ("deadline", 3) and "never started: Slurm says Resources" in status.reason
-    assert bench.launcher.cancel(holder)
     assert not bench.launcher.cancel(holder)
 
 
@@ -131,6 +150,49 @@ def test_scancel_by_somebody_else_is_a_cancel(bench: Bench) -> None:
         subprocess.run(["scancel", "--name=victim"], check=True)
         status = running.result(timeout=60)
     assert (status.state, status.exit) == ("cancelled", 143) and "scancel" in status.reason
+
+
+def test_a_replaced_attempt_is_swept_away_and_nobody_elses_job(bench: Bench) -> None:
+    """What a launcher that was killed for good leaves behind; `autoglm runs prune` calls this."""
+    first, second, other = (
+        job("bench", ("sleep", "60"), key="a" * 64, attempt=1), job("bench", ("sleep", "60"), key="a" * 64, attempt=2), job("other", ("sleep", "60")),
+    )  # fmt: skip
+    for each in (first, second, other):
+        bench.launcher.submit(each)
+    assert bench.launcher.sweep(lambda key, attempt: attempt >= 2, dry=True) == [first.handle]
+    assert bench.launcher.look(first) in ("pending", "running")
+    assert bench.launcher.sweep(lambda key, attempt: attempt >= 2) == [first.handle]
+    wait_for(lambda: bench.launcher.look(first) == "ended")
+    assert bench.launcher.cancel(second) and bench.launcher.cancel(other), "these were left alone"
+
+
+def test_F22_a_job_that_ends_well_without_a_record_is_not_done(bench: Bench, tmp_path: Path) -> None:
+    bench.launcher = SlurmLauncher(SlurmPlace(logs=str(tmp_path / "logs"), prefix=("true",)), poll=0.2)
+    status = bench.run(work("pass"))
+    assert (status.state, status.exit) == ("lost", 75) and status.reason.startswith("no-record")
+
+
+def test_F28_a_secret_is_in_nothing_that_slurm_shows(bench: Bench, tmp_path: Path) -> None:
+    told = job("quiet", ("sleep", "60"), secrets=("BENCH_SECRET",), environment={"SHOWN": "x"})
+    bench.launcher.submit(told)
+    try:
+        wait_for(lambda: bench.launcher.look(told) == "running")
+        number = command("squeue", "--noheader", "--format=%A")
+        batch = tmp_path / "batch"
+        command("scontrol", "write", "batch_script", number, str(batch))
+        shown = command("scontrol", "show", "job", "--details", number) + batch.read_text() + command("squeue", "--Format=ALL")
+        shown += "".join(_read(path) for path in Path("/proc").glob("[0-9]*/cmdline"))
+        shown += "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
+        assert "correct-horse" not in shown
+    finally:
+        assert bench.launcher.cancel(told)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def test_F27_hostile_values_go_through_a_real_slurm_unread(bench: Bench, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return digest_tree(root / "out" / "train")
 
 
+@pytest.mark.slow  # the two below show the same and more
 def test_the_bytes_are_those_of_a_local_run(here: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     root = ready(tmp_path / "w", "slurm", resources={"gpus": 1})
     completion = launch(root, "train")
@@ -65,7 +66,8 @@ def test_two_nodes_of_one_rank_each_give_the_same_bytes(
         root = ready(tmp_path / "w", "slurm", resources={"nodes": 2}, environment={"GLOO_SOCKET_IFNAME": "lo"})
         launch(root, "train")
     assert digest_tree(root / "out" / "train") == here
-    assert "node 1 of 2: the model is with node 0" in capfd.readouterr().err
+    heard = capfd.readouterr().err
+    assert "node 1 of 2: the model is with node 0" in heard and "attempt 1: succeeded" in heard, "the job's log is the caller's"
 
 
 def hurry(number: str) -> bool:

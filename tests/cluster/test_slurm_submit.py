@@ -10,7 +10,9 @@ import pytest
 from on_slurm import command, needs_slurm
 from submit_calls import Calls
 
+from autoglm_ops.cli import doctor
 from autoglm_ops.cluster.services import Service
+from conftest import ROOT
 
 pytestmark = needs_slurm
 
@@ -51,3 +53,10 @@ def test_what_the_cluster_refuses_is_no_job(submit: Calls) -> None:
     assert submit("list", "--json").json == []
     said = submit("--image", "registry/trainer:1", "--", "true")
     assert said.exit == 2 and "cluster.slurm.prefix" in said.err
+
+
+def test_doctor_says_whether_the_controller_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOGLM__CLUSTER__BACKEND", "slurm")
+    monkeypatch.setenv("AUTOGLM_CHECKOUT", str(ROOT))
+    [found] = [check for check in doctor.look() if check.name == "slurm"]
+    assert found.ok and found.needed and "UP" in found.found

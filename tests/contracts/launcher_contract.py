@@ -11,6 +11,7 @@ from autoglm_ops.cluster import exchange
 from autoglm_ops.cluster.dispatch import run_work
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Launcher, Store, Work
 from autoglm_ops.contracts.record import digest_path
+from autoglm_ops.errors import Tampered
 
 WRITE = "import os, pathlib; p = pathlib.Path('out/made'); p.mkdir(parents=True); "
 
@@ -40,6 +41,22 @@ class Bench:
         for path, text in files.items():
             (folder / path).write_text(text)
         return self.store.put(folder)
+
+    def lie(self, digest: str, name: str) -> None:
+        """Make the store answer with other bytes of the same length for a file of a folder it holds."""
+        if not self.uri.startswith("s3://"):
+            path = Path(self.uri) / digest / name
+            path.chmod(0o644)
+            path.write_bytes(bytes(len(path.read_bytes())))
+            return
+        import boto3
+
+        bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
+        client = boto3.client("s3")
+        listing = client.get_object(Bucket=bucket, Key=f"{prefix}/folders/{digest}")["Body"].read().decode()
+        [sha] = [line.partition("\t")[2] for line in listing.splitlines() if line.startswith(f"{name}\t")]
+        size = client.head_object(Bucket=bucket, Key=f"{prefix}/files/{sha}")["ContentLength"]
+        client.put_object(Bucket=bucket, Key=f"{prefix}/files/{sha}", Body=bytes(size), Metadata={"sha256": sha})
 
 
 class LauncherContract:
@@ -105,3 +122,20 @@ class LauncherContract:
     def test_an_input_that_the_store_lacks_is_refused(self, bench: Bench) -> None:
         status = bench.run(work("", inputs={"in": "0" * 64}))
         assert (status.state, status.exit) == ("failed", 3) and "no artefact" in status.reason
+
+    def test_a_store_that_lies_about_an_input_is_refused_by_the_job(self, bench: Bench) -> None:
+        given = bench.put("given", rows="the rows that were meant")
+        bench.lie(given, "rows")
+        status = bench.run(work(WRITE + "p.joinpath('x').write_text('1')", inputs={"in": given}))
+        assert (
+            (status.state, status.exit, status.outputs) == ("failed", 3, {})
+            and "rows" in status.reason
+            and "sha256" in status.reason
+        )
+
+    def test_a_store_that_lies_about_an_output_is_refused_here(self, bench: Bench, tmp_path: Path) -> None:
+        made = bench.run(work(WRITE + "p.joinpath('weights').write_text('what was learned')")).outputs["out/made"]
+        bench.lie(made, "weights")
+        with pytest.raises(Tampered, match="weights"):
+            bench.store.get(made, tmp_path / "got")
+        assert not (tmp_path / "got").exists()

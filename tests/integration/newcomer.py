@@ -47,9 +47,9 @@ class Checkout:
             command, cwd=self.root, env=self.environment(), stdout=pipe, stderr=pipe, text=True, start_new_session=True
         )
 
-    def call(self, *arguments: str, code: int = 0) -> str:
+    def call(self, *arguments: str, code: int = 0, seconds: float = 500) -> str:
         child = self.start(*arguments)
-        out, err = child.communicate(timeout=500)
+        out, err = child.communicate(timeout=seconds)
         assert child.returncode == code, f"exit {child.returncode}\n{out[-3000:]}\n{err[-3000:]}\n{self.logs()}"
         return out + err
 

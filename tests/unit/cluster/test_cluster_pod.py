@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from hostile_strings import hostile
 from pod_standard import restricted
 
 from autoglm_ops.cluster.pod import pods
@@ -27,18 +28,6 @@ def job(**more: Any) -> JobSpec:
         "image": "localhost/trainer:1",
     }
     return JobSpec(**{**base, "store": "s3://models/x", **more})
-
-
-def hostile() -> list[str]:
-    """300 strings that would break out where text is put together."""
-    seeds = [
-        "; rm -rf /", "$(id)", "`id`", "$(AWS_SECRET_ACCESS_KEY)", "$$(AWS_SECRET_ACCESS_KEY)", "${HOME}", "' || true #", '" && curl x | sh; "',
-        "\n- hostPath: {path: /}", "\nprivileged: true", '"}, "hostNetwork": true, "x": {"', "{{ conn.default.password }}", "{% raw %}", "{{ ti.xcom_pull() }}",
-        "a\rb", "\u202egnp.exe", "../../etc/passwd", "--privileged", "-v /:/host", "!!python/object/apply:os.system [id]", "&a [*a,*a]", "%(asctime)s", "%s%n",
-        "<script>", "x\ty", "x" * 500, "名前", "\U0001f600", "' OR 1=1 --", "localhost/trainer:1 --privileged",
-    ]  # fmt: skip
-    around = ["{0}", "x{0}", "{0}x", "a {0} b", "{0}{0}", "x,{0}", "x={0}", "/{0}", "{0}:latest", "[{0}]"]
-    return [frame.replace("{0}", seed) for seed in seeds for frame in around]
 
 
 def shape(value: Any) -> Any:

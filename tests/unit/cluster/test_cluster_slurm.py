@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hostile_strings import hostile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,8 @@ from autoglm_ops.errors import Refused, TryAgain, UsageError
 
 PLACE = SlurmPlace(logs="/shared/logs")
 SCRIPT = Path("/tmp/job.sh")
+PLAIN = "x--privileged"
+"""Of the hostile strings, this one is a word like any other (and the very long ones could be a variable's name)."""
 HOSTILE = (
     "$(touch /tmp/evil)", "`id`", "; rm -rf /", "&& id", "| id", "\n#SBATCH --uid=0", "a\nb", "'", '"', "\\", "--uid=0", "-", "%j%x",
     "{{ conf }}", "${HOME}", "*", "~root", "\u202e", "é", "a b", "a\tb", "<(id)", "!!", "#", "a,b=c", "\x1b[31m",
@@ -44,13 +47,19 @@ def test_a_job_becomes_these_words() -> None:
         secrets=("TOKEN",),
     )
     assert slurm_batch.words(spec, place, SCRIPT) == [
-        "sbatch", "--parsable", "--requeue", "--job-name=autoglm-train-aaaaaaaaaaaaaaaa-3", "--comment=team=vision", "--nodes=2",
+        "sbatch", "--parsable", "--requeue", "--job-name=autoglm-train-aaaaaaaaaaaaaaaa-3", f"--comment=autoglm/{'a' * 64}/3/vision", "--nodes=2",
         "--ntasks=2", "--ntasks-per-node=1", "--gpus-per-node=4", "--cpus-per-task=8", "--mem=30720M", "--time=4", "--signal=TERM@60",
         "--nice=1000", "--partition=gpu", "--account=vision", "--qos=long", "--chdir=/w",
         "--output=/shared/logs/autoglm-train-aaaaaaaaaaaaaaaa-3.log", "--open-mode=append",
         "--export=AUTOGLM_JOB_ATTEMPT,AUTOGLM_JOB_STORE,HOME,LANG,LC_ALL,PATH,PYTHONPATH,TMPDIR,TOKEN,TZ,USER",
         "/tmp/job.sh", "python", "-m", "x",
     ]  # fmt: skip
+
+
+def test_a_comment_tells_our_jobs_from_others() -> None:
+    assert slurm_batch.marked(slurm_batch.mark(job(key="a" * 64, attempt=3))) == ("a" * 64, 3)
+    for other in ("", "(null)", "team=x", slurm_batch.mark(job()), "autoglm/../3/x", f"autoglm/{'A' * 64}/1/x"):
+        assert slurm_batch.marked(other) is None
 
 
 def test_what_is_not_asked_for_is_left_to_the_cluster() -> None:
@@ -62,7 +71,7 @@ def test_what_is_not_asked_for_is_left_to_the_cluster() -> None:
     ]
 
 
-@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("value", [*HOSTILE, *hostile()])
 def test_F27_a_value_is_one_word_or_refused_and_never_part_of_the_script(value: str, tmp_path: Path) -> None:
     """Wherever a value goes in; the script is the same bytes for all, and a shell that runs it gets the command as it was."""
     spec = job(command=("show", value), environment={"V": value}, image=value)
@@ -72,15 +81,19 @@ def test_F27_a_value_is_one_word_or_refused_and_never_part_of_the_script(value: 
     assert not [word for word in words[: words.index(str(SCRIPT))] if not word.startswith("--") and word != "sbatch"]
     assert slurm_batch.environment(spec, {})["V"] == value
     for bad in ({"name": value}, {"environment": {value: "x"}}, {"secrets": (value,)}):
-        if value not in ("-",):
+        if value != PLAIN and (value.strip("x") or "name" in bad):
             with pytest.raises(UsageError):
                 slurm_batch.words(job(**bad), place, SCRIPT)
+    for field in ("team", "store", "workdir"):
+        beside = slurm_batch.words(job(**{field: value, "key": "a" * 64}), PLACE, SCRIPT)
+        assert len(beside) == len(slurm_batch.words(job(**{field: "x", "key": "a" * 64}), PLACE, SCRIPT))
     script = tmp_path / "job.sh"
     script.write_text(slurm_batch.SCRIPT.replace("srun ", "printf '%s\\0' "))
-    heard = subprocess.run(["sh", script, "show", value], capture_output=True, text=True, check=True).stdout
-    assert heard.split("\0")[-2] == value
-    with pytest.raises(ValueError, match="pattern"):
-        SlurmPlace(partition=value)
+    heard = subprocess.run(["sh", script, "show", value], capture_output=True, check=True).stdout
+    assert heard.split(b"\0")[-2].decode() == value
+    if value != PLAIN:
+        with pytest.raises(ValueError, match="pattern"):
+            SlurmPlace(partition=value)
 
 
 @given(st.text(max_size=40))

@@ -1,0 +1,129 @@
+"""TrainOnKubernetes against a real cluster, deferred: the task leaves its worker, the trigger sees the pod end, a new worker takes over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from away_workspace import prepared
+
+from autoglm_ops.contracts.inputs import RunInfo
+from autoglm_ops.contracts.record import Completion
+from autoglm_ops.stages.workplace import Workplace
+from autoglm_ops.versioning import dvc
+from conftest import BARE, IMAGE, ROOT, SECRETS, wait_for
+
+RUN = "0123456789abcdef"
+
+
+@pytest.fixture
+def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Airflow as the DAG tests have it, and the command line of this checkout."""
+    from autoglm_ops.cli.airflow import airflow_environment
+
+    path = [str(ROOT / "tests" / "cluster" / "mounting")] if not IMAGE else []
+    for name, value in airflow_environment(tmp_path / "home", ROOT).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*path, str(ROOT), str(ROOT / "plugins")]))
+    monkeypatch.setenv("AUTOGLM_CHECKOUT", str(ROOT))
+    monkeypatch.setenv("AUTOGLM_HOME", str(tmp_path / "home"))
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+
+
+@pytest.fixture
+def info(
+    airflow: Any, namespace: str, s3: str, plain: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> RunInfo:
+    """A run that has come as far as `train`."""
+    place = {"namespace": namespace, "images": [IMAGE or BARE], "secret": "team-keys"}
+    home = tmp_path / "home"
+    root = prepared(
+        home / "runs" / RUN, backend="kubernetes", image=IMAGE or BARE, kubernetes=place, secrets=list(SECRETS), environment=plain,
+        start_seconds=120, deadline_seconds=300,
+    )  # fmt: skip
+    monkeypatch.setenv("AUTOGLM__STORE__URI", s3)
+    Workplace(run=RUN, origin=str(root), home=str(home)).write(root / ".workspace.json")
+    shutil.copy(ROOT / "dvc.yaml", root)
+    with (root / "params.yaml").open("a") as params:
+        params.write("seed: 7\n")
+    shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local"))
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+    dvc.configure(root, home)
+    return RunInfo(
+        run=RUN, workspace=str(root), dag="daily_retrain", dag_run_id="r", decision="run", reason="", as_of="2026-01-14", content_key="c", opened=0.0
+    )  # fmt: skip
+
+
+def context(info: RunInfo, number: int) -> dict[str, Any]:
+    ti = SimpleNamespace(
+        dag_id="daily_retrain", run_id="r", task_id="train", try_number=number, max_tries=4, map_index=-1, log_url="http://log", start_date=datetime.now(UTC),
+        xcom_pull=lambda task_ids: info.model_dump(mode="json"), xcom_push=lambda key, value: None,
+    )  # fmt: skip
+    return {
+        "ti": ti,
+        "run_id": "r",
+        "dag": SimpleNamespace(dag_id="daily_retrain"),
+        "dag_run": SimpleNamespace(run_id="r", conf={}),
+    }
+
+
+def deferred(info: RunInfo, number: int) -> Any:
+    """What the task asks the triggerer for."""
+    from airflow.sdk.exceptions import TaskDeferred
+
+    from autoglm_airflow.pods import TrainOnKubernetes
+
+    with pytest.raises(TaskDeferred) as asked:
+        TrainOnKubernetes(stage="train", deferrable=True, kubernetes_conn_id=None).execute(context(info, number))
+    return asked.value
+
+
+def woken(asked: Any) -> dict[str, Any]:
+    """The trigger's event, as the triggerer gets it: it is made anew from what Airflow stores."""
+
+    async def first() -> dict[str, Any]:
+        path, values = asked.trigger.serialize()
+        async for event in type(asked.trigger)(**values).run():
+            return dict(event.payload)
+        raise AssertionError(path)
+
+    return asyncio.run(first())
+
+
+def test_a_deferred_task_is_woken_and_takes_over(info: RunInfo, core: Any, namespace: str) -> None:
+    from autoglm_airflow.pods import TrainOnKubernetes
+
+    asked = deferred(info, 1)
+    assert deferred(info, 1).trigger.pod_name == asked.trigger.pod_name, "a worker that was killed finds the pod again"
+    event = woken(asked)
+    done = TrainOnKubernetes(stage="train", kubernetes_conn_id=None).trigger_reentry(context(info, 1), event)
+    assert (done["stage"], done["cached"]) == ("train", False)
+    record = Completion.read(Path(info.workspace) / "completed" / "train.json")
+    assert record.exit == 0 and (Path(info.workspace) / "dvc.lock").exists(), "taken over, and committed to DVC"
+    wait_for(lambda: not core.list_namespaced_pod(namespace).items)
+    again = TrainOnKubernetes(stage="train", kubernetes_conn_id=None).execute(context(info, 2))
+    assert again["stage"] == "train" and not core.list_namespaced_pod(namespace).items, "done work needs no pod"
+
+
+def test_a_deleted_pod_is_tried_again_under_the_next_number(info: RunInfo, core: Any, namespace: str) -> None:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    from autoglm_airflow.pods import TrainOnKubernetes
+
+    asked = deferred(info, 1)
+    core.delete_namespaced_pod(asked.trigger.pod_name, namespace, grace_period_seconds=0)
+    wait_for(lambda: not core.list_namespaced_pod(namespace).items)
+    with pytest.raises(AirflowException, match="lost: the pod left no result") as raised:
+        TrainOnKubernetes(stage="train", kubernetes_conn_id=None).trigger_reentry(context(info, 1), woken(asked))
+    assert not isinstance(raised.value, AirflowFailException), "so Airflow tries again"
+    record = Completion.read(Path(info.workspace) / "completed" / "train.json")
+    assert record.exit == 75 and record.reasons[0].startswith("lost:")
+    assert deferred(info, 2).trigger.pod_name == asked.trigger.pod_name[:-1] + "2"
