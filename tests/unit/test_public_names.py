@@ -38,9 +38,9 @@ GROUPS = {
 RECORDS = {
     "Alert", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally", "DriftReport", "EvaluationReport",
     "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "Folders", "GateVerdict", "HardwareSpec", "Interval", "JobSpec",
-    "JobStatus", "LabelledRow", "LocationProfile", "LogCommit", "ModelRef", "ModelShape", "PackedDataset", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe", "RunInfo",
+    "JobStatus", "LabelledRow", "LocationProfile", "LogCommit", "ModelRef", "ModelShape", "PackedDataset", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe", "RecoveryDecision", "RecoveryRules", "RunInfo",
     "SearchSpacePatch", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "SuiteReport", "TokenMeta",
-    "TrainingRecord", "Trial", "TuningReport", "ValidationReport",
+    "TrainingChange", "TrainingFailure", "TrainingRecord", "Trial", "TuningReport", "ValidationReport",
 }  # fmt: skip
 MODULES = ("arrays", "cluster", "data", "feedback", "flow", "follow", "inputs", "record", "release", "serving", "training")
 
