@@ -38,6 +38,7 @@ GROUPS = (
     "replay",
     "snapshot",
     "plan",
+    "launch",
     "data",
     "report",
     "release",

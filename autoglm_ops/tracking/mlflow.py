@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from autoglm_ops.contracts.record import locked
 from autoglm_ops.errors import Tampered, TryAgain, UsageError
 from autoglm_ops.logs import redact
+from autoglm_ops.tracking.points import Point
 from autoglm_ops.tracking.run import Tracked, TrackedRun
 from autoglm_ops.tracking.spool import Spool
 
@@ -118,6 +120,15 @@ class Tracker:
             client.set_terminated(stored.info.run_id, "FINISHED")
         return Tracked(stored.info.run_id, experiment, stored.info.artifact_uri)
 
+    def begin(self, client: Any, run: TrackedRun) -> str:
+        """The id of the run of this key, made with its parameters when there is none."""
+        experiment = self._experiment(client)
+        found = client.search_runs([experiment], f"tags.`{RUN_KEY}` = '{run.key}'", max_results=1, order_by=["start_time ASC"])
+        stored = found[0] if found else self._create(client, experiment, run)
+        if not found:
+            _log(client, stored.info.run_id, run)
+        return str(stored.info.run_id)
+
     def _experiment(self, client: Any) -> str:
         found = client.get_experiment_by_name(self.experiment)
         if found:
@@ -134,6 +145,45 @@ class Tracker:
             tags={**tags, RUN_KEY: run.key},
             run_name=run.tags.get("autoglm.name", run.key),
         )
+
+
+class LiveRun:
+    """A run that is written while it trains: points as they come, each once. The same key finds the same run again."""
+
+    def __init__(self, uri: str | None, home: Path, experiment: str, key: str, params: Mapping[str, str]) -> None:
+        self._tracker, self._key, self._params = Tracker(uri, home, experiment), key, dict(params)
+        self._client: Any = None
+        self.run_id = ""
+
+    def send(self, points: Sequence[Point]) -> None:
+        """A `points.Send`. MLflow keeps one row for equal (run, key, step, time, value). Raises TryAgain when it is away."""
+        from mlflow.entities import Metric
+
+        client = self._opened()
+        metrics = [Metric(name, value, point.at, point.step) for point in points for name, value in point.values.items()]
+        with reached(self._tracker.uri):
+            for start in range(0, len(metrics), _METRICS_PER_BATCH):
+                client.log_batch(self.run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
+
+    def finish(self, tags: Mapping[str, str]) -> None:
+        """Tags of what came out, and the end. Raises TryAgain when MLflow is away."""
+        client = self._opened()
+        with reached(self._tracker.uri):
+            for name, value in tags.items():
+                client.set_tag(self.run_id, name, redact(value)[:8000])
+            client.set_terminated(self.run_id, "FINISHED")
+
+    def _opened(self) -> Any:
+        if self._client is None:
+            client = connect(self._tracker.uri, self._tracker.home)
+            with locked(self._tracker.home / "mlflow" / ".track.lock"), reached(self._tracker.uri):
+                run = TrackedRun(
+                    key=self._key, started=time.time(), params=self._params, metrics={}, series={},
+                    tags={"autoglm.name": f"launch {self._key[:8]}"}, artifacts={}, dataset="",
+                )  # fmt: skip
+                self.run_id = self._tracker.begin(client, run)
+            self._client = client
+        return self._client
 
 
 def _log(client: Any, run_id: str, run: TrackedRun) -> None:

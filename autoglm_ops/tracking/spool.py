@@ -1,21 +1,12 @@
-"""A local append-only file of runs that could not be tracked yet (threats F23).
-
-One record is `length, crc32` (two big-endian 32-bit numbers) and that many bytes of JSON, fsynced before it counts. A record torn
-by a crash can only be the last: it is dropped, since its writer never said it was safe. A bad record with others after it is
-damage, and refused.
-"""
+"""A local append-only file of runs that could not be tracked yet (threats F23); see `frames` for how it is written and read."""
 
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from pathlib import Path
 
-from autoglm_ops.errors import Tampered
+from autoglm_ops.tracking.frames import framed, read_frames
 from autoglm_ops.tracking.run import TrackedRun
-
-_HEADER = struct.Struct(">II")
 
 
 class Spool:
@@ -34,7 +25,7 @@ class Spool:
         with self.path.open("ab") as file:
             file.truncate(whole)
             try:
-                file.write(_HEADER.pack(len(payload), zlib.crc32(payload)) + payload)
+                file.write(framed(payload))
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
@@ -51,19 +42,5 @@ class Spool:
 
     def _read(self) -> tuple[list[TrackedRun], int]:
         """The whole records, and the offset behind the last of them."""
-        data = self.path.read_bytes() if self.path.exists() else b""
-        runs: list[TrackedRun] = []
-        offset = 0
-        while len(data) - offset >= _HEADER.size:
-            length, checksum = _HEADER.unpack_from(data, offset)
-            payload = data[offset + _HEADER.size : offset + _HEADER.size + length]
-            end = offset + _HEADER.size + length
-            if len(payload) < length or (zlib.crc32(payload) != checksum and end == len(data)):
-                break
-            if zlib.crc32(payload) != checksum:
-                raise Tampered(
-                    f"{self.path} is damaged at byte {offset}: the checksum differs; move it away, then run `track` again"
-                )
-            runs.append(TrackedRun.model_validate_json(payload))
-            offset = end
-        return runs, offset
+        payloads, whole = read_frames(self.path)
+        return [TrackedRun.model_validate_json(payload) for payload in payloads], whole

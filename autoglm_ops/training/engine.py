@@ -102,9 +102,18 @@ class DeepSpeedEngine:
         for batch in batches:
             loss = self._objective.loss(self._forward(batch), batch, items)
             self._engine.backward(loss)
+            own = self._own_norm()
             self._engine.step()
             total += float(loss.detach()) / len(batches)
+        self.norm = own or float(self._engine.get_global_grad_norm() or 0.0)
         return total
+
+    def _own_norm(self) -> float:
+        """The gradient's norm where DeepSpeed clips without saying it: torch's own optimizer at stage 0. 0 elsewhere, and between steps."""
+        if not self.resumable or not self._engine.is_gradient_accumulation_boundary():
+            return 0.0
+        found = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(found)) if found else 0.0
 
     def logits(self, batch: Fed) -> torch.Tensor:
         self._engine.eval()

@@ -27,7 +27,7 @@ from typing import IO, Any
 
 from autoglm_ops import logs
 from autoglm_ops.errors import AutoGLMError, TryAgain
-from autoglm_ops.training.job import Failure, Job
+from autoglm_ops.training.job import AnyJob, Failure, read_job
 
 GRACE = 2.0
 """Seconds in which the other ranks may still say why they failed, and after which they are killed."""
@@ -38,7 +38,7 @@ NO_NOTE = 74
 _PR_SET_PDEATHSIG = 1
 
 
-def launch(job: Job, folder: Path, body: str = BODY) -> None:
+def launch(job: AnyJob, folder: Path, body: str = BODY) -> None:
     """Run `job` once, to its end, in a process group of its own making; `folder` is for its notes. `supervisor.train` tries again.
 
     Raises the failed rank's own error (its class when it is one of ours), or TryAgain when a rank was killed from outside.
@@ -88,7 +88,7 @@ def main(parent: int, reply: int, body: str) -> int:
         _say(tell, ready=round(time.monotonic() - born, 3))
         while "job" in (order := orders.take(wait=True) or {}):
             path = Path(order["job"])
-            job = Job.read(path)
+            job = read_job(path)
             if prepare is not None:
                 prepare(job)
             failed = _attempt(job, path.parent, work, born, orders, tell)
@@ -97,7 +97,9 @@ def main(parent: int, reply: int, body: str) -> int:
     return 0
 
 
-def _attempt(job: Job, folder: Path, work: Callable[..., None], born: float, orders: Orders, tell: IO[str]) -> Failure | None:
+def _attempt(
+    job: AnyJob, folder: Path, work: Callable[..., None], born: float, orders: Orders, tell: IO[str]
+) -> Failure | None:
     born = time.monotonic() if job.attempt > 1 else born
 
     def stopped() -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from autoglm_ops.contracts.record import Record, digest_of
 from autoglm_ops.contracts.training import ParallelPlan, RecoveryRules, TrainingChange
+from autoglm_ops.training.lm_job import LmJob
 from autoglm_ops.training.models import ModelSpec
 from autoglm_ops.training.recipe import Recipe
 
@@ -31,6 +34,15 @@ class Job(Record):
     def key(self) -> str:
         """What a checkpoint must agree on to be continued from. The layout is not part of it: states are put back onto any."""
         return digest_of({"model": self.model.model_dump(exclude={"folder"}, mode="json"), "recipe": self.recipe.fingerprint()})
+
+
+AnyJob = Job | LmJob
+
+
+def read_job(path: Path) -> AnyJob:
+    """The job in the file `path`, of its own kind."""
+    kind = json.loads(path.read_text(encoding="utf-8")).get("kind")
+    return LmJob.read(path) if kind == "causal-lm" else Job.read(path)
 
 
 class Failure(Record):

@@ -13,14 +13,14 @@ from transformers.utils.logging import disable_progress_bar
 from autoglm_ops.contracts.arrays import TokenArrays
 from autoglm_ops.contracts.record import Record, digest_path
 from autoglm_ops.contracts.training import TrainingChange, TrainingRecord
-from autoglm_ops.training import checkpoint
+from autoglm_ops.training import activations, checkpoint
 from autoglm_ops.training.beat import Heart
 from autoglm_ops.training.callbacks.beats import Beats
 from autoglm_ops.training.callbacks.checkpoints import Checkpoints
 from autoglm_ops.training.callbacks.progress import Bar
 from autoglm_ops.training.engine import DeepSpeedEngine, deterministic, join, leave
 from autoglm_ops.training.engine import warm as import_for
-from autoglm_ops.training.job import Job
+from autoglm_ops.training.job import AnyJob, Job
 from autoglm_ops.training.models import build, preload
 from autoglm_ops.training.progress import Progress
 from autoglm_ops.training.publication import Site
@@ -62,8 +62,8 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
     started = time.monotonic()
     module = build(job.model, job.recipe.seed)
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    engine = DeepSpeedEngine(module, job.recipe, job.deepspeed, pulse=heart.beat)
-    progress = _resumed(job, engine, _site(job, engine, meeting))
+    engine = DeepSpeedEngine(activations.apply(module, job.plan), job.recipe, job.deepspeed, pulse=heart.beat)
+    progress = resumed_from(job, engine, site_of(job, engine, meeting))
     before, resumed = progress.tokens, progress.step
     built = time.monotonic()
     rows = Rows(
@@ -73,7 +73,7 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
         len(job.model.labels),
     )
     steps_before = progress.seconds["steps"]
-    site = _site(job, engine, meeting)
+    site = site_of(job, engine, meeting)
     kept = Checkpoints(site.root, site.key, engine, site=site, every=job.rules.checkpoint_steps, marks=job.recipe.report)
     heard = [Beats(heart), Bar(rank == 0), kept]
     fit(engine, rows, job.recipe, callbacks=heard, progress=progress)
@@ -98,11 +98,12 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
     leave()
 
 
-def _site(job: Job, engine: DeepSpeedEngine, meeting: Path) -> Site:
+def site_of(job: AnyJob, engine: DeepSpeedEngine, meeting: Path) -> Site:
+    """Where this rank's part of a checkpoint belongs."""
     return Site(Path(job.scratch), job.key(), engine.rank, engine.ranks, engine.layout, meeting.parent.name)
 
 
-def _resumed(job: Job, engine: DeepSpeedEngine, site: Site) -> Progress:
+def resumed_from(job: AnyJob, engine: DeepSpeedEngine, site: Site) -> Progress:
     """Where the newest checkpoint left off, or the beginning; with what recoveries changed since applied."""
     found = checkpoint.newest_of_all(site, engine.add) if engine.resumable else None
     progress = found.progress if found else Progress()

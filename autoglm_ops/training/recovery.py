@@ -20,7 +20,7 @@ from autoglm_ops.contracts.training import (
     TrainingChange,
     TrainingFailure,
 )
-from autoglm_ops.training.job import Failure, Job
+from autoglm_ops.training.job import AnyJob, Failure
 
 HALVINGS = 3
 """Of the learning rate, or steps down in micro-batch: what an eighth does not cure, a sixteenth will not."""
@@ -105,7 +105,7 @@ def decide(history: Sequence[TrainingFailure], plan: ParallelPlan, rules: Recove
     return RecoveryDecision(action="resume", reason=f"{where}: the same again from step {last.kept}", wait_seconds=wait)
 
 
-def changed(job: Job, decision: RecoveryDecision, failure: TrainingFailure) -> Job:
+def changed(job: AnyJob, decision: RecoveryDecision, failure: TrainingFailure) -> AnyJob:
     """The job of the next attempt. What it gives may differ from the undisturbed run only where it carries a new change, which says so."""
     job = job.model_copy(update={"attempt": job.attempt + 1})
     if decision.action == "halve-micro-batch":
@@ -174,6 +174,6 @@ def _give_up(reason: str) -> RecoveryDecision:
     return RecoveryDecision(action="give-up", reason=reason)
 
 
-def _with(job: Job, kind: Any, why: str, **update: Any) -> Job:
+def _with(job: AnyJob, kind: Any, why: str, **update: Any) -> AnyJob:
     change = TrainingChange(number=len(job.changes) + 1, kind=kind, why=why)
     return job.model_copy(update={**update, "changes": (*job.changes, change)})

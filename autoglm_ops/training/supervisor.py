@@ -18,7 +18,7 @@ from autoglm_ops.contracts.training import RecoveryDecision, RecoveryRules, Trai
 from autoglm_ops.errors import AutoGLMError, Refused, TryAgain
 from autoglm_ops.training import kept
 from autoglm_ops.training.beat import Beat, read
-from autoglm_ops.training.job import Failure, Job
+from autoglm_ops.training.job import AnyJob, Failure
 from autoglm_ops.training.recovery import START, Evidence, changed, decide, hang_limit, told
 from autoglm_ops.training.warm import WarmGroup, error_of
 
@@ -40,7 +40,7 @@ class Trail:
         return {"restarts": self.restarts, "cold_starts": self.cold_starts, "recovery": self.events}
 
 
-def train(job: Job, folder: Path, rules: RecoveryRules | None = None, group: WarmGroup | None = None) -> Trail:
+def train(job: AnyJob, folder: Path, rules: RecoveryRules | None = None, group: WarmGroup | None = None) -> Trail:
     """Run `job` to its end, whatever dies on the way, within `rules`; `folder` is for notes and beats. `group` is a warm one to use and keep.
 
     Raises what the last attempt failed with once recovery gives up, its reasons added: TryAgain, Refused, or AutoGLMError.
@@ -71,7 +71,7 @@ def train(job: Job, folder: Path, rules: RecoveryRules | None = None, group: War
 class _Watch:
     """One attempt, watched to its end."""
 
-    def __init__(self, group: WarmGroup, folder: Path, rules: RecoveryRules, job: Job) -> None:
+    def __init__(self, group: WarmGroup, folder: Path, rules: RecoveryRules, job: AnyJob) -> None:
         self._group, self._folder, self._rules, self._job = group, folder, rules, job
         self._beats: dict[int, Beat] = {}
         self._pause = 0.0

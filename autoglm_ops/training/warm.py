@@ -16,7 +16,7 @@ from typing import Any, Self
 from autoglm_ops import errors
 from autoglm_ops.errors import AutoGLMError, TryAgain
 from autoglm_ops.training.group import BODY, GRACE, signal_name
-from autoglm_ops.training.job import Failure, Job
+from autoglm_ops.training.job import AnyJob, Failure
 
 PATIENCE = GRACE + 5.0
 """Seconds in which a group that was told to stop must have stopped; then its process is killed, and the ranks with it."""
@@ -25,7 +25,7 @@ PATIENCE = GRACE + 5.0
 class WarmGroup:
     """One group for the attempts of one job. Ranks of a second attempt start from the imported process of the first, if it lives."""
 
-    def __init__(self, job: Job, body: str = BODY) -> None:
+    def __init__(self, job: AnyJob, body: str = BODY) -> None:
         self._environment, self._body = _environment(job), body
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe, self._heard = -1, b""
@@ -36,7 +36,7 @@ class WarmGroup:
         """Rank -> process id, once they are forked."""
         self.cold_starts = 0
 
-    def start(self, job: Job, folder: Path) -> None:
+    def start(self, job: AnyJob, folder: Path) -> None:
         """Begin an attempt; `folder` is for its notes."""
         path = folder / "job.json"
         job.write(path)
@@ -143,7 +143,7 @@ def error_of(failure: Failure) -> AutoGLMError:
     return AutoGLMError(f"rank {failure.rank} failed: {failure.kind}: {failure.message}")
 
 
-def _environment(job: Job) -> dict[str, str]:
+def _environment(job: AnyJob) -> dict[str, str]:
     threads = str(job.plan.threads_per_rank)
     return {
         **os.environ,

@@ -45,6 +45,8 @@ from autoglm_ops.training.warm import WarmGroup
 ROOT = Path(__file__).parents[2]
 KINDS = ((0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"))
 RULES = RecoveryRules(restarts=20, hang_seconds=5.0, backoff_seconds=0.0, checkpoint_steps=10)
+MOST = 5
+"""Injections into one run: the rest of it is left in peace, so that many runs are compared."""
 BATCH, VOCABULARY, WIDTH = 16, 40, 24
 _FLAT = {"reduce_bucket_size": 20_000, "allgather_bucket_size": 20_000}  # DeepSpeed's own are 2 GB, whatever the model
 _LIVE = {"stage3_prefetch_bucket_size": 20_000, "stage3_max_live_parameters": 40_000, "stage3_param_persistence_threshold": 400}
@@ -174,7 +176,7 @@ def campaign(
                 supervisor.train(job, Path(job.out), group=group)
                 meant[name] = digests(job)
             job = job_of(place / f"run-{number}", data, zero, precision, steps)
-            one_run(job, group, tally, chance, kills - injected(tallies), meant[name])
+            one_run(job, group, tally, chance, min(MOST, kills - injected(tallies)), meant[name])
             shutil.rmtree(place / f"run-{number}")
             told(tallies)
             number += 1

@@ -12,7 +12,7 @@ from autoglm_ops.contracts.record import Record
 from autoglm_ops.stages import graph
 
 COMMANDS = {
-    "data", "demo", "doctor", "down", "feedback", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve", "snapshot",
+    "data", "demo", "doctor", "down", "feedback", "launch", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve", "snapshot",
     "stage", "up",
 }  # fmt: skip
 GROUPS = {
@@ -36,13 +36,26 @@ GROUPS = {
     "feedback": {"status", "export", "collect", "signals", "patch", "undo", "patches"},
 }
 RECORDS = {
-    "Alert", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally", "DriftReport", "EvaluationReport",
+    "Alert", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally", "DriftReport", "Estimate", "EvaluationReport",
     "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "Folders", "GateVerdict", "HardwareSpec", "Interval", "JobSpec",
-    "JobStatus", "LabelledRow", "LocationProfile", "LogCommit", "ModelRef", "ModelShape", "PackedDataset", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe", "RecoveryDecision", "RecoveryRules", "RunInfo",
-    "SearchSpacePatch", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "SuiteReport", "TokenMeta",
+    "JobStatus", "LabelledRow", "LaunchPlan", "LaunchRecord", "LocationProfile", "LogCommit", "ModelRef", "ModelShape", "PackedDataset", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe", "RecoveryDecision", "RecoveryRules", "RowSet", "RunInfo",
+    "SearchSpacePatch", "Setting", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "SuiteReport", "TokenMeta",
     "TrainingChange", "TrainingFailure", "TrainingRecord", "Trial", "TuningReport", "ValidationReport",
 }  # fmt: skip
-MODULES = ("arrays", "cluster", "data", "feedback", "flow", "follow", "inputs", "record", "release", "serving", "training")
+MODULES = (
+    "arrays",
+    "cluster",
+    "data",
+    "feedback",
+    "flow",
+    "follow",
+    "inputs",
+    "launch",
+    "record",
+    "release",
+    "serving",
+    "training",
+)
 
 
 def test_the_commands_are_these() -> None:

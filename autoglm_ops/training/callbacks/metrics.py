@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from autoglm_ops.training.callbacks.base import Callback
+from autoglm_ops.training.callbacks.base import AfterValidation, Callback
+from autoglm_ops.training.loop import Engine
 from autoglm_ops.training.progress import Progress
 
 
@@ -50,3 +51,8 @@ class JsonLines(Callback):
         if self._file is not None:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
+
+
+def json_lines(engine: Engine, out: Path, name: str = "metrics.jsonl") -> Callback:
+    """JsonLines into the run's folder on rank 0, nothing elsewhere."""
+    return JsonLines(out / name) if engine.rank == 0 else AfterValidation(lambda _: None)
