@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import statistics
 import tempfile
 import time
@@ -104,6 +105,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
+    os.environ.setdefault("AUTOGLM_LOG_LEVEL", "ERROR")  # the ranks'
     with tempfile.TemporaryDirectory(prefix="autoglm-bench-") as place:
         waited = stalls(asked.mb, asked.rounds, Path(place))
         begun = starts(asked.rounds, Path(place))

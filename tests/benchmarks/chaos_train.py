@@ -241,6 +241,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="do not add to earlier slices")
     asked = parser.parse_args()
     logging.disable(logging.WARNING)
+    os.environ.setdefault("AUTOGLM_LOG_LEVEL", "ERROR")  # the ranks'
     path = ROOT / ".autoglm" / "bench" / "chaos-train.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     before = {} if asked.fresh or not path.exists() else json.loads(path.read_text(encoding="utf-8"))["runs"]
