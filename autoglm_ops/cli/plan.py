@@ -49,6 +49,7 @@ def plan(
     task: Annotated[Task, typer.Option("--task", help="What the head is for.")] = Task.CLASSIFICATION,
     precision: Annotated[Precision | None, typer.Option("--precision", help="Default: train.precision.")] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Plans to print.")] = 6,
+    diff: Annotated[bool, typer.Option("--diff", help="Only what changed since the last plan for this model.")] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -62,9 +63,12 @@ def plan(
     hardware = planning.machine(gpu, gpus, nodes, snapshot.hardware())
     asked = planning.Asked(model, task.value, batch_size, seq_length, precision.value if precision else None)
     found = planning.look(asked, settings, hardware, checkout())
+    first = not planning.kept(found.model, home()).exists()
     changed = planning.keep(found, home())
     if as_json:
         show_json({**found.model_dump(mode="json"), "fits": found.fits, "changes": changed})
+    elif diff:
+        print("\n".join(changed) or f"{found.model}: {'no earlier plan' if first else 'nothing changed'}")
     else:
         _print(found, changed, top)
     if not found.fits:

@@ -14,7 +14,7 @@ from autoglm_ops.planning.layout import Layout, Offload, Precision, Stage
 
 NOT_CANDIDATES = (
     "tensor and pipeline parallel: not candidates, since the trainer runs neither; it shards by ZeRO alone. "
-    "Checkpointing, offload and several nodes are estimates: the stage `plan` never chooses them, since the trainer does not apply them yet"
+    "Several nodes are estimates: this release starts ranks on one machine"
 )
 CPU_RANKS = 2
 """More processes than this gain nothing on gloo."""

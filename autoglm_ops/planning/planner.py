@@ -56,7 +56,7 @@ def make_plan(
     Raises UsageError when what is fixed contradicts the batch or the device. When nothing fits, the smallest plan is returned with
     `fits=False` and the numbers, for `refuse_unless_fits` to refuse.
     """
-    choice = Choice(ranks=ranks, micro_batch=micro_batch, zero_stage=zero_stage)
+    choice = Choice(ranks=ranks, micro_batch=micro_batch, zero_stage=zero_stage, checkpointing=True, offload=True)
     kind = settle_precision(precision, hardware)
     require_possible(hardware, batch_size, choice)
     weighed = [weigh(layout, shape, hardware) for layout in enumerate_layouts(hardware, batch_size, kind, choice)]
@@ -146,7 +146,20 @@ def _reasons(best: Weighed, shape: ModelShape, hardware: HardwareSpec, wanted: s
         _why_ranks(layout.ranks, batch, hardware, choice.ranks),
         _why_stage(best, shape, choice.zero_stage),
         _why_micro(layout, batch, choice.micro_batch),
+        *_why_more(layout),
     )
+
+
+def _why_more(layout: Layout) -> list[str]:
+    """Of what costs time and is taken only where less does not fit."""
+    said = []
+    if layout.checkpointing:
+        said.append(
+            "activation checkpointing: a third more arithmetic, since activations do not fit whole or leave too small a micro-batch"
+        )
+    if layout.offload != "none":
+        said.append(f"offload {layout.offload}: kept in the host's memory, since the GPUs' does not take it")
+    return said
 
 
 def _why_precision(layout: Layout, wanted: str) -> str:

@@ -45,10 +45,15 @@ def look(asked: Asked, settings: Settings, hardware: HardwareSpec, origin: Path)
 
 def keep(found: PlanSurvey, home: Path) -> list[str]:
     """Compare with the last survey of the same model, then replace it. Returns what changed, a line each."""
-    path = home / "plans" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', found.model).strip('-.') or 'model'}.json"
+    path = kept(found.model, home)
     said = changes(PlanSurvey.read(path) if path.exists() else None, found)
     found.write(path)
     return said
+
+
+def kept(model: str, home: Path) -> Path:
+    """Where the last survey of `model` lies, if there was one."""
+    return home / "plans" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', model).strip('-.') or 'model'}.json"
 
 
 def machine(gpu: str | None, gpus: int | None, nodes: int, here: HardwareSpec) -> HardwareSpec:

@@ -80,6 +80,16 @@ def opened(cache: Path) -> tuple[Any, Any]:
     return AutoModelForCausalLM.from_pretrained(path.parent, dtype="float32", **how), tokenizer
 
 
+def as_folder(cache: Path, folder: Path) -> None:
+    """Model and tokenizer in transformers' layout, fp32. The GGUF reader's model refuses to be saved, so a plain one takes its weights."""
+    module, tokenizer = opened(cache)
+    config = {key: value for key, value in module.config.to_dict().items() if key != "quantization_config"}
+    plain = type(module)(type(module.config).from_dict(config))
+    plain.load_state_dict(module.state_dict())
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def losses(module: Any, examples: list[Any], pad_id: int) -> tuple[Any, Any]:
     """(summed loss, labelled tokens) of each conversation, float64 [examples]."""
     import torch

@@ -126,11 +126,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("smollm2")
     cache = Path(os.environ.get("AUTOGLM_TEST_CACHE") or root / "fetched")
     bench_sft.fetch(cache)
-    model, tokenizer = bench_sft.opened(cache)
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.save_pretrained(root / "smollm2")
-    tokenizer.save_pretrained(root / "smollm2")
+    bench_sft.as_folder(cache, root / "smollm2")
     with (root / "alpaca.jsonl").open("w") as file:
         file.writelines(json.dumps({"messages": one}) + "\n" for one in bench_sft.conversations(cache))
     return root

@@ -59,6 +59,13 @@ def test_the_second_look_says_what_changed(place: Path, capsys: pytest.CaptureFi
     assert "changed" not in call(capsys, "--model", "smol", "--gpus", "4", "--gpu", "l40s", "--batch-size", "64")[0]
 
 
+def test_a_diff_is_all_that_is_printed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--model", "smol", "--gpus", "8", "--diff")
+    assert call(capsys, *options)[0] == "smol: no earlier plan\n"
+    assert call(capsys, *options)[0] == "smol: nothing changed\n"
+    assert call(capsys, *options, "--batch-size", "64")[0].startswith("batch: 32 -> 64\n")
+
+
 def test_what_does_not_fit_ends_with_3_and_the_table_of_reasons(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said, error = call(capsys, "--model", "llama-2-70b", "--gpus", "1", "--gpu", "4090", code=3)
     assert said.count("why not ZeRO") > 4

@@ -119,3 +119,20 @@ def test_two_nodes_share_their_batch_when_the_network_carries_it() -> None:
     assert make_plan(wide, LARGE, batch_size=512).ranks == 16
     with pytest.raises(UsageError, match="has 16 GPUs"):
         make_plan(wide, LARGE, batch_size=64, ranks=32)
+
+
+def test_what_fits_no_other_way_is_computed_again() -> None:
+    """A row whose activations alone are too many: layers computed again, said with its reason, and DeepSpeed's ranks apply it."""
+    from autoglm_ops.planning import MODELS, shape_of_config
+
+    shape = shape_of_config(MODELS["smollm2-135m"], task="causal-lm", max_length=8192)
+    plan = make_plan(HardwareSpec(cpus=2, memory_gib=16), shape, batch_size=2)
+    assert plan.fits
+    assert plan.checkpointing
+    assert plan.reasons[-1].startswith("activation checkpointing")
+    short = make_plan(
+        HardwareSpec(cpus=2, memory_gib=16),
+        shape_of_config(MODELS["smollm2-135m"], task="causal-lm", max_length=64),
+        batch_size=2,
+    )
+    assert not short.checkpointing
