@@ -172,7 +172,10 @@ def _show(done: Done, ready: Ready, place: Place, seconds: float) -> None:
         table.add_row(name, f"{done.folder / name} {digest[:16]}")
     console.print(table)
     if done.away:
-        console.print(f"not tracked: {done.away}; the metrics are kept in {done.folder / 'metrics.spool'}", soft_wrap=True)
+        console.print(
+            f"not tracked: {done.away}; the metrics are kept in {done.folder / 'metrics.spool'}, and the next launch sends them",
+            soft_wrap=True,
+        )
 
 
 def _wide() -> Console:
