@@ -11,7 +11,7 @@ TORCH      := 2.13.0
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check up down demo bench bench-data bench-train proof-data chaos-checkpoint doctor nightly lock clean
+.PHONY: help install run test check up down demo bench bench-data bench-train proof-data chaos-checkpoint chaos-train doctor nightly lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -66,6 +66,9 @@ proof-data: install ## a gigabyte of dirty text: folder, S3 and ten kills make o
 
 chaos-checkpoint: install ## kills, and a fault at every system call of a checkpoint's save; KILLS=2000 ROUNDS=1
 	@OMP_NUM_THREADS=1 python tests/benchmarks/chaos_checkpoint.py --kills $(or $(KILLS),2000) --rounds $(or $(ROUNDS),1)
+
+chaos-train: install ## ranks killed and stopped at random in real DeepSpeed runs, each supervised to its end; KILLS=200 SLICE=540 seconds, adds to earlier slices
+	@OMP_NUM_THREADS=1 python tests/benchmarks/chaos_train.py --kills $(or $(KILLS),200) --seconds $(or $(SLICE),540) $(ARGS)
 
 doctor: install ## what works on this machine
 	@autoglm doctor

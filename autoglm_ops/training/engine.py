@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,26 @@ from autoglm_ops.training.recipe import Recipe
 
 PATIENCE = timedelta(minutes=10)
 """How long a collective waits for a rank that is alive but silent. A dead one is noticed at once."""
+
+
+def deterministic(device: str) -> None:
+    """Let torch take deterministic algorithms; on a GPU, where a few have none, warn. Not by use_deterministic_algorithms, which imports
+    torch's compiler to tell it so: three seconds of CPU, for what is never compiled."""
+    torch.set_deterministic_debug_mode("warn" if device == "cuda" else "error")
+
+
+def warm(config: dict[str, Any]) -> None:
+    """Import what `deepspeed.initialize` will import for `config`. ZeRO asks for Muon, which is no optimizer here, and whose decorators
+    alone would import torch's compiler (zero/muon/original_muon.py): they are given nothing to do."""
+    if int(config["zero_optimization"]["stage"]) == 0 or "deepspeed.runtime.zero.muon.muon_optimizer" in sys.modules:
+        return
+    compiler = torch.compile
+    torch.compile = lambda function=None, **_: function or (lambda same: same)  # type: ignore[assignment]
+    try:
+        import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+        import_module("deepspeed.runtime.zero.stage3")
+    finally:
+        torch.compile = compiler
 
 
 def join(rank: int, ranks: int, device: str, meeting: Path) -> None:
@@ -128,7 +150,7 @@ class DeepSpeedEngine:
         return {name: tensor.clone() for name, tensor in fragments.live(self._engine.module, self._optimizer).items()}
 
     def restore(self, weights: Weights, state: Weights) -> None:
-        fragments.put_state(self._engine.module, self._optimizer, state)
+        fragments.put_state(self._engine.module, self._optimizer, state, weights)
 
     def _forward(self, batch: Fed) -> torch.Tensor:
         self._pulse()

@@ -52,13 +52,13 @@ def live(module: Any, optimizer: Any) -> Weights:
     return found
 
 
-def put_state(module: Any, optimizer: Any, state: Weights) -> None:
+def put_state(module: Any, optimizer: Any, state: Weights, weights: Weights) -> None:
     """The inverse of `live`, from the state of one rank of the same layout or of all ranks of another. Every rank calls it.
 
-    Raises ValueError when `state` does not hold what the module needs.
+    Whole `weights` by name go before those in `state`, of the learned parameters that are among them. Raises ValueError when `state` does not hold what the module needs.
     """
     base = getattr(optimizer, "optimizer", optimizer)
-    parts = _parts(state)
+    parts = _parts(state) | {("master", name): [(0, tensor)] for name, tensor in weights.items()}
     with torch.no_grad():
         for slot in slots(module, optimizer):
             slot.within(slot.flat).copy_(_assembled(parts, "master", slot))

@@ -32,7 +32,7 @@ from autoglm_ops.training.job import AnyJob, Failure, read_job
 GRACE = 2.0
 """Seconds in which the other ranks may still say why they failed, and after which they are killed."""
 BODY = "autoglm_ops.training.rank:work"
-"""What a rank does: a function of (job, rank, meeting file, monotonic time of the order)."""
+"""What a rank does: a function of (job, rank, meeting file, monotonic time of the order). Its module's `warm(job)` is called before forks."""
 NO_NOTE = 74
 """The exit code of a rank whose disk did not take the note that says why it ended (EX_IOERR)."""
 _PR_SET_PDEATHSIG = 1
@@ -78,15 +78,20 @@ def main(parent: int, reply: int, body: str) -> int:
     born = time.monotonic()
     _die_with(parent)
     logs.configure(stage="train")
-    orders, module = Orders(), body.partition(":")
-    work = getattr(import_module(module[0]), module[2])
+    orders, (name, _, function) = Orders(), body.partition(":")
+    sys.modules.setdefault("mlflow", None)  # type: ignore[arg-type]  # deepspeed's autotuner, never called, would import it for two seconds
+    module = import_module(name)
+    work, prepare = getattr(module, function), getattr(module, "warm", None)
     gc.collect()
     gc.freeze()  # what is imported stays where it is: ranks share its pages
     with os.fdopen(reply, "w") as tell:
         _say(tell, ready=round(time.monotonic() - born, 3))
         while "job" in (order := orders.take(wait=True) or {}):
             path = Path(order["job"])
-            failed = _attempt(read_job(path), path.parent, work, born, orders, tell)
+            job = read_job(path)
+            if prepare is not None:
+                prepare(job)
+            failed = _attempt(job, path.parent, work, born, orders, tell)
             _say(tell, ended=failed.model_dump() if failed else None)
             born = time.monotonic()
     return 0

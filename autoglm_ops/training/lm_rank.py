@@ -21,7 +21,8 @@ from autoglm_ops.training.callbacks.checkpoints import Checkpoints
 from autoglm_ops.training.callbacks.deadline import Deadline
 from autoglm_ops.training.callbacks.progress import Bar
 from autoglm_ops.training.callbacks.spooled import Spooled
-from autoglm_ops.training.engine import DeepSpeedEngine, join, leave
+from autoglm_ops.training.engine import DeepSpeedEngine, deterministic, join, leave
+from autoglm_ops.training.engine import warm as import_for
 from autoglm_ops.training.lm_job import LOSSES, LmJob, resident
 from autoglm_ops.training.loop import run
 from autoglm_ops.training.packed import PackedFeed, PackedJudge, PackedRows
@@ -71,10 +72,15 @@ class Clocked(Record):
     resumed_at_step: int
 
 
+def warm(job: LmJob) -> None:
+    """Import what the ranks of `job` will need, once, before they are forked."""
+    import_for(job.deepspeed)
+
+
 def work(job: LmJob, rank: int, meeting: Path, born: float) -> None:
     """Train as rank `rank`. `born` is the monotonic time the group's process began."""
     torch.set_num_threads(job.plan.threads_per_rank)
-    torch.use_deterministic_algorithms(True, warn_only=job.plan.device == "cuda")
+    deterministic(job.plan.device)
     heart = Heart(Path(job.out), rank, job.attempt)
     heart.enter("joining")
     join(rank, job.plan.ranks, job.plan.device, meeting)

@@ -65,8 +65,10 @@ class Engine(Protocol):
         ...
 
     def restore(self, weights: Weights, state: Weights) -> None:
-        """Continue from what `state` returned, here or on all ranks of another layout; every rank calls it. It holds the weights too:
-        `weights`, what `weights` returned, may be empty."""
+        """Continue from what `state` returned, here or on all ranks of another layout; every rank calls it.
+
+        The state holds the weights. `weights`, whole ones by name, go before those in it; empty leaves them.
+        """
         ...
 
 

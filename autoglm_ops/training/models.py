@@ -145,6 +145,20 @@ def build(spec: ModelSpec, seed: int, task: str = "classification") -> Any:
     return kind(GlmConfig(**glm_config(spec)))
 
 
+def preload(spec: ModelSpec) -> None:
+    """Import what `build` will need for `spec`. What is wrong with a folder is left to `build` to say."""
+    import transformers
+
+    if spec.folder is None:
+        assert transformers.GlmForSequenceClassification
+        return
+    try:
+        config = transformers.AutoConfig.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError):
+        return
+    transformers.AutoModelForSequenceClassification._model_mapping.get(type(config), None)
+
+
 def _load(spec: ModelSpec, folder: Path) -> Any:
     from transformers import AutoConfig, AutoModelForSequenceClassification
 

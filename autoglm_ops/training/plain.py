@@ -67,7 +67,7 @@ class PlainEngine:
         return {name: tensor.clone() for name, tensor in self.live().items()}
 
     def restore(self, weights: Weights, state: Weights) -> None:
-        fragments.put_state(self._module, self._optimizer, state)
+        fragments.put_state(self._module, self._optimizer, state, weights)
 
     def _forward(self, batch: Fed) -> torch.Tensor:
         out: torch.Tensor = self._module(**batch.inputs(self._device)).logits

@@ -18,9 +18,10 @@ from autoglm_ops.training.beat import Heart
 from autoglm_ops.training.callbacks.beats import Beats
 from autoglm_ops.training.callbacks.checkpoints import Checkpoints
 from autoglm_ops.training.callbacks.progress import Bar
-from autoglm_ops.training.engine import DeepSpeedEngine, join, leave
+from autoglm_ops.training.engine import DeepSpeedEngine, deterministic, join, leave
+from autoglm_ops.training.engine import warm as import_for
 from autoglm_ops.training.job import AnyJob, Job
-from autoglm_ops.training.models import build
+from autoglm_ops.training.models import build, preload
 from autoglm_ops.training.progress import Progress
 from autoglm_ops.training.publication import Site
 from autoglm_ops.training.rows import Rows, fit
@@ -44,10 +45,16 @@ class Measured(Record):
     checkpoint_stall_seconds: float
 
 
+def warm(job: Job) -> None:
+    """Import what the ranks of `job` will need, once, before they are forked: two thousand modules, most of a restart otherwise."""
+    import_for(job.deepspeed)
+    preload(job.model)
+
+
 def work(job: Job, rank: int, meeting: Path, born: float) -> None:
     """Train as rank `rank`. `born` is the monotonic time the group's process began."""
     torch.set_num_threads(job.plan.threads_per_rank)
-    torch.use_deterministic_algorithms(True, warn_only=job.plan.device == "cuda")
+    deterministic(job.plan.device)
     heart = Heart(Path(job.out), rank, job.attempt)
     heart.enter("joining")
     join(rank, job.plan.ranks, job.plan.device, meeting)

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,12 @@ from autoglm_ops.training.warm import WarmGroup
 ROOT = Path(__file__).parents[2]
 KINDS = ((0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"))
 RULES = RecoveryRules(restarts=20, hang_seconds=5.0, backoff_seconds=0.0, checkpoint_steps=10)
+MOST = 5
+"""Injections into one run: the rest of it is left in peace, so that many runs are compared."""
 BATCH, VOCABULARY, WIDTH = 16, 40, 24
+_FLAT = {"reduce_bucket_size": 20_000, "allgather_bucket_size": 20_000}  # DeepSpeed's own are 2 GB, whatever the model
+_LIVE = {"stage3_prefetch_bucket_size": 20_000, "stage3_max_live_parameters": 40_000, "stage3_param_persistence_threshold": 400}
+BUCKETS: tuple[dict[str, int], ...] = ({}, _FLAT, _FLAT, _FLAT | _LIVE)
 
 
 def tokens(folder: Path, rows: int = 320) -> Path:
@@ -63,11 +69,11 @@ def tokens(folder: Path, rows: int = 320) -> Path:
 
 
 def job_of(root: Path, data: Path, zero: int, precision: str, steps: int, **update: Any) -> Job:
-    """A run of its own in `root`. The hidden size is odd in threes, so that no part divides evenly."""
+    """A run of its own in `root`."""
     plan = ParallelPlan.model_validate(
         {
             "ranks": 2, "micro_batch": BATCH // 4, "accumulation": 2, "zero_stage": zero, "precision": precision, "device": "cpu",
-            "threads_per_rank": 1, "memory_bytes": {}, "fits": True, "reasons": (),
+            "threads_per_rank": 1, "memory_bytes": {}, "fits": True, "reasons": (), "buckets": BUCKETS[zero],
         }
         | update
     )  # fmt: skip
@@ -76,7 +82,7 @@ def job_of(root: Path, data: Path, zero: int, precision: str, steps: int, **upda
         "label_smoothing": 0.0, "token_dropout": 0.1, "gradient_clip": 1.0, "epochs": 1, "max_steps": None, "evaluations": 4,
     }  # fmt: skip
     meta = TokenMeta.read(data / "meta.json")
-    model = ModelSpec.of({"name": "glm-tiny", "hidden_size": 36, "layers": 1, "heads": 2, "dropout": None}, meta, data)
+    model = ModelSpec.of({"name": "glm-tiny", "hidden_size": 40, "layers": 1, "heads": 2, "dropout": None}, meta, data)
     (root / "group").mkdir(parents=True, exist_ok=True)
     config = deepspeed_config(plan, learning_rate=3e-3, weight_decay=0.1, gradient_clip=1.0)
     return Job(
@@ -150,15 +156,17 @@ class Killer(threading.Thread):
             time.sleep(0.02)
 
 
-def campaign(kills: int, seconds: float, steps: int, seed: int, place: Path) -> dict[str, Tally]:
-    """Run after run, the kinds in turn, until `kills` were injected or `seconds` are over."""
+def campaign(
+    kills: int, seconds: float, steps: int, seed: int, place: Path, told: Callable[[dict[str, Tally]], None] = lambda _: None
+) -> dict[str, Tally]:
+    """Run after run, the kinds in turn, until `kills` were injected or `seconds` are over; `told` hears the sums after each run."""
     chance, until = random.Random(seed), time.monotonic() + seconds
     data = place / "tokens"
     data.mkdir()
     tokens(data)
     tallies = {f"ZeRO {zero} {precision}": Tally() for zero, precision in KINDS}
     meant: dict[str, tuple[str, str]] = {}
-    number = 0
+    number = seed  # so that slices begin with different kinds
     with WarmGroup(job_of(place / "none", data, 0, "fp32", steps)) as group:
         while injected(tallies) < kills and time.monotonic() < until:
             (zero, precision), tally = list(zip(KINDS, tallies.values(), strict=True))[number % len(KINDS)]
@@ -168,8 +176,9 @@ def campaign(kills: int, seconds: float, steps: int, seed: int, place: Path) -> 
                 supervisor.train(job, Path(job.out), group=group)
                 meant[name] = digests(job)
             job = job_of(place / f"run-{number}", data, zero, precision, steps)
-            one_run(job, group, tally, chance, kills - injected(tallies), meant[name])
+            one_run(job, group, tally, chance, min(MOST, kills - injected(tallies)), meant[name])
             shutil.rmtree(place / f"run-{number}")
+            told(tallies)
             number += 1
     return tallies
 
@@ -206,6 +215,24 @@ def table(tallies: dict[str, Tally]) -> Table:
     return shown
 
 
+def _sum(before: dict[str, Tally], found: dict[str, Tally]) -> dict[str, Tally]:
+    both = dict(before)
+    for name, one in found.items():
+        old = before.get(name, Tally())
+        both[name] = Tally(**{key: getattr(old, key) + value for key, value in vars(one).items()})
+    return both
+
+
+def _write(path: Path, done: dict[str, Tally]) -> dict[str, float]:
+    down = [value for one in done.values() for value in one.down]
+    total = {
+        "injected": injected(done), "runs": sum(one.runs for one in done.values()), "lost": sum(one.lost for one in done.values()),
+        "differed": sum(one.differed for one in done.values()), "down_p50": percentile(down, 0.5), "down_p95": percentile(down, 0.95),
+    }  # fmt: skip
+    path.write_text(json.dumps({"total": total, "runs": {name: vars(one) for name, one in done.items()}}, indent=2) + "\n")
+    return total
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
@@ -218,17 +245,15 @@ def main() -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     before = {} if asked.fresh or not path.exists() else json.loads(path.read_text(encoding="utf-8"))["runs"]
     done = {name: Tally(**one) for name, one in before.items()}
+    start = injected(done)
+
+    def keep(found: dict[str, Tally]) -> None:
+        _write(path, _sum(done, found))
+
     with tempfile.TemporaryDirectory(prefix="autoglm-chaos-") as place:
-        found = campaign(asked.kills - injected(done), asked.seconds, asked.steps, 1000 + injected(done), Path(place))
-    for name, one in found.items():
-        old = done.setdefault(name, Tally())
-        done[name] = Tally(**{key: getattr(old, key) + value for key, value in vars(one).items()})
-    down = [value for one in done.values() for value in one.down]
-    total = {
-        "injected": injected(done), "runs": sum(one.runs for one in done.values()), "lost": sum(one.lost for one in done.values()),
-        "differed": sum(one.differed for one in done.values()), "down_p50": percentile(down, 0.5), "down_p95": percentile(down, 0.95),
-    }  # fmt: skip
-    path.write_text(json.dumps({"total": total, "runs": {name: vars(one) for name, one in done.items()}}, indent=2) + "\n")
+        found = campaign(asked.kills - start, asked.seconds, asked.steps, 1000 + start, Path(place), keep)
+    done = _sum(done, found)
+    total = _write(path, done)
     console = Console(highlight=False)
     console.print(table(done))
     console.print(total)
