@@ -60,7 +60,7 @@ def export(
     since: Since = None,
     until: Until = None,
 ) -> None:
-    """Write the labelled answers: id, text, label, predicted, score, day, version, source.
+    """Write the labelled answers: id, text, label, predicted, score, day, version, source, weight.
 
     The file is a dataset: name it in params.yaml (data.path, with data.columns.timestamp: day), or label it further by hand.
     """

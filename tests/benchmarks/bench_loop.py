@@ -61,6 +61,7 @@ class World:
     def __init__(self, settings: Settings, model: str) -> None:
         self.settings = settings
         self.model = model
+        self._splits: dict[int, Splits] = {}
         self.days = list(replay.traffic(settings))
         self.texts = [text for day in self.days for text in day.texts]
         self.labels = [label for day in self.days for label in day.labels]
@@ -70,6 +71,11 @@ class World:
 
     def splits(self, night: int) -> Splits:
         """What `prepare` makes of everything up to `night` (1-based)."""
+        if night not in self._splits:
+            self._splits[night] = self._split(night)
+        return self._splits[night]
+
+    def _split(self, night: int) -> Splits:
         last = self.days[night - 1].day.isoformat()
         rows = [
             Row(f"{number:06d}", text, label, day, "bundled", number)
