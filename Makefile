@@ -11,7 +11,7 @@ TORCH      := 2.13.0
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check up down demo bench bench-data proof-data chaos-checkpoint doctor nightly lock clean
+.PHONY: help install run test check up down demo bench bench-data proof-data chaos-checkpoint proof-feedback doctor nightly lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -64,11 +64,15 @@ proof-data: install ## a gigabyte of dirty text: folder, S3 and ten kills make o
 chaos-checkpoint: install ## kills, and a fault at every system call of a checkpoint's save; KILLS=2000 ROUNDS=1
 	@OMP_NUM_THREADS=1 python tests/benchmarks/chaos_checkpoint.py --kills $(or $(KILLS),2000) --rounds $(or $(ROUNDS),1)
 
+proof-feedback: install ## ten years of nights with reporters that lie: no bound left, no decision changed; NIGHTS=3650
+	@python tests/benchmarks/proof_feedback.py --nights $(or $(NIGHTS),3650)
+
 doctor: install ## what works on this machine
 	@autoglm doctor
 
 nightly: install ## everything, the long ones too
 	@pytest -m "slow or not slow"
+	@python tests/benchmarks/proof_feedback.py
 	@autoglm demo --days 14
 
 lock: install ## resolve pyproject.toml into requirements.lock (torch and what only its CUDA build needs stay out)

@@ -1,6 +1,7 @@
 """The loop's nights replayed offline: each night's candidate is trained once, and any gate can then be judged on its stored answers.
 
-    python tests/benchmarks/bench_loop.py --set train.max_steps=700 --set train.epochs=4
+    python tests/benchmarks/bench_loop.py                 # candidates of TF-IDF: what the rules are worth, in minutes
+    python tests/benchmarks/bench_loop.py --model glm --set train.max_steps=700 --set train.epochs=4
 
 The same days, splits, drift, signals and gate as `autoglm demo`, without Airflow, server and study. Every model's answers to all of the
 bundled texts are kept in .autoglm/bench/loop by the digest of what it was made of, so a second run, or another margin, costs seconds.
