@@ -313,7 +313,8 @@ def _say(said: dict[str, Any], folder: Path, console: Console) -> None:
         f"mean macro-F1 over days {said['days'][0]}-{said['days'][1]}: " + ", ".join(f"{k} {v:.3f}" for k, v in means.items())
     )
     console.print(
-        f"the loop is {said['loop_above_frozen']:+.3f} against frozen and {-said['loop_below_nightly']:+.3f} against nightly"
+        f"the loop is {said['loop_above_frozen']:+.3f} against frozen, {-said['loop_below_nightly']:+.3f} against nightly and "
+        f"{-said['loop_below_tfidf']:+.3f} against nightly TF-IDF"
     )
     worse = said["worse_next_day"]
     console.print(f"{said['promotions']} promotions; worse on the next day: {', '.join(f'v{v}' for v in worse) or 'none'}")
