@@ -40,7 +40,6 @@ FAULTS = "6:label-noise,8:hostile-reporter,10:latency"
 # Short studies and trainings, for the loop and its comparisons alike: the demo has thirty minutes for two weeks. Four epochs, since the
 # first days hold little text (two left the loop 0.23 above frozen, four 0.27), and 700 steps at most, since the last hold much.
 STUDY = {
-    "MONITOR__LATENCY_SECONDS": "0.5",
     "TUNE__STEPS": "40",
     "TRAIN__EPOCHS": "4",
     "TRAIN__MAX_STEPS": "700",
