@@ -11,7 +11,7 @@ TORCH      := 2.13.0
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check up down demo bench bench-data bench-train proof-data chaos-checkpoint chaos-train doctor nightly lock clean
+.PHONY: help install run test check up down demo bench bench-data bench-train proof-data chaos-checkpoint chaos-train doctor nightly lock clean proof-feedback
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -70,11 +70,15 @@ chaos-checkpoint: install ## kills, and a fault at every system call of a checkp
 chaos-train: install ## ranks killed and stopped at random in real DeepSpeed runs, each supervised to its end; KILLS=200 SLICE=540 seconds, adds to earlier slices
 	@OMP_NUM_THREADS=1 python tests/benchmarks/chaos_train.py --kills $(or $(KILLS),200) --seconds $(or $(SLICE),540) $(ARGS)
 
+proof-feedback: install ## ten years of nights with reporters that lie: no bound left, no decision changed; NIGHTS=3650
+	@python tests/benchmarks/proof_feedback.py --nights $(or $(NIGHTS),3650)
+
 doctor: install ## what works on this machine
 	@autoglm doctor
 
 nightly: install ## everything, the long ones too
 	@pytest -m "slow or not slow"
+	@python tests/benchmarks/proof_feedback.py
 	@autoglm demo --days 14
 
 lock: install ## resolve pyproject.toml into requirements.lock (torch and what only its CUDA build needs stay out)

@@ -40,7 +40,6 @@ FAULTS = "6:label-noise,8:hostile-reporter,10:latency"
 # Short studies and trainings, for the loop and its comparisons alike: the demo has thirty minutes for two weeks. Four epochs, since the
 # first days hold little text (two left the loop 0.23 above frozen, four 0.27), and 700 steps at most, since the last hold much.
 STUDY = {
-    "MONITOR__LATENCY_SECONDS": "0.5",
     "TUNE__STEPS": "40",
     "TRAIN__EPOCHS": "4",
     "TRAIN__MAX_STEPS": "700",
@@ -313,7 +312,8 @@ def _say(said: dict[str, Any], folder: Path, console: Console) -> None:
         f"mean macro-F1 over days {said['days'][0]}-{said['days'][1]}: " + ", ".join(f"{k} {v:.3f}" for k, v in means.items())
     )
     console.print(
-        f"the loop is {said['loop_above_frozen']:+.3f} against frozen and {-said['loop_below_nightly']:+.3f} against nightly"
+        f"the loop is {said['loop_above_frozen']:+.3f} against frozen, {-said['loop_below_nightly']:+.3f} against nightly and "
+        f"{-said['loop_below_tfidf']:+.3f} against nightly TF-IDF"
     )
     worse = said["worse_next_day"]
     console.print(f"{said['promotions']} promotions; worse on the next day: {', '.join(f'v{v}' for v in worse) or 'none'}")

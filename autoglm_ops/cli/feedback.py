@@ -42,15 +42,20 @@ def status(as_json: AsJson = False) -> None:
     """Count answers and returned labels, day by day and source by source.
 
     `right` is the share of the labelled answers that were; `disputed` ones have sources that disagree evenly, and train nothing.
+    Sources that stand against the others of a day are named: their labels of that day train nothing either.
     """
     intake = Intake(requests_path(home()))
-    days, sources = intake.days(), intake.sources()
+    days, sources, gone = intake.days(), intake.sources(), intake.distrusted()
     if as_json:
-        show_json({"days": [day.model_dump() for day in days], "sources": [source.model_dump() for source in sources]})
+        told: dict[str, object] = {"days": [day.model_dump() for day in days]}
+        told["sources"] = [source.model_dump() for source in sources]
+        show_json({**told, "distrusted": [{"day": key[0], "source": key[1], "reason": why} for key, why in gone.items()]})
     elif not days:
         Console().print("nothing was asked yet; `autoglm serve` answers requests and remembers them")
     else:
         Console().print(_days(days), "", _sources(sources))
+        for (when, source), why in gone.items():
+            Console().print(f"not believed on {when}: {source}, {why}")
 
 
 @feedback.command()
@@ -60,7 +65,7 @@ def export(
     since: Since = None,
     until: Until = None,
 ) -> None:
-    """Write the labelled answers: id, text, label, predicted, score, day, version, source.
+    """Write the labelled answers: id, text, label, predicted, score, day, version, source, weight.
 
     The file is a dataset: name it in params.yaml (data.path, with data.columns.timestamp: day), or label it further by hand.
     """

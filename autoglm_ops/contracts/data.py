@@ -10,6 +10,8 @@ from autoglm_ops.contracts.record import Record
 
 Split = Literal["train", "validation", "gate"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "gate")
+WEIGHTS_FILE = "weights.json"
+"""Beside the rows of ingest and validate: {row id: weight} of labels that nobody gave. Not written when there are none."""
 
 
 class SourceFile(Record):

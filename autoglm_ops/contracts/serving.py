@@ -105,7 +105,7 @@ class LabelledRow(Record):
 
 
 class Unsure(Record):
-    """A prediction worth a person's label. reason: disputed, disliked or uncertain."""
+    """A prediction worth a person's label. reason: disputed, disliked, disagreeing or uncertain."""
 
     id: str
     text: str

@@ -16,12 +16,9 @@ from autoglm_ops.data.dedup import normalise
 from autoglm_ops.data.rows import Row
 from autoglm_ops.data.tables import Sample
 
-FILE = "weights.json"
-"""Beside ingest's rows: {row id: weight} of weak labels. Not written when there are none."""
-
 
 def read(path: Path) -> dict[str, float]:
-    """The weights at `path`; none when it is not there."""
+    """The weights at `path` (WEIGHTS_FILE of a stage); none when it is not there."""
     return {} if not path.exists() else dict(json.loads(path.read_text(encoding="utf-8")))
 
 

@@ -16,19 +16,22 @@ _QUEUE = """
 WITH votes AS (
   SELECT id, value, COUNT(*) AS votes FROM feedback WHERE kind = 'label' GROUP BY id, value),
 settled AS (
-  SELECT id, SUM(votes = best) AS leaders FROM votes JOIN (SELECT id, MAX(votes) AS best FROM votes GROUP BY id) USING (id) GROUP BY id)
+  SELECT id, SUM(votes = best) AS leaders FROM votes JOIN (SELECT id, MAX(votes) AS best FROM votes GROUP BY id) USING (id) GROUP BY id),
+split AS (SELECT text, 1 AS differs FROM predictions GROUP BY text HAVING COUNT(DISTINCT label) > 1)
 SELECT id, text, label, score, day,
   CASE WHEN leaders > 1 THEN 'disputed'
        WHEN EXISTS (SELECT 1 FROM feedback WHERE feedback.id = predictions.id AND kind = 'rating' AND value = '-1') THEN 'disliked'
+       WHEN differs THEN 'disagreeing'
        ELSE 'uncertain' END AS reason
-FROM predictions LEFT JOIN settled USING (id)
+FROM predictions LEFT JOIN settled USING (id) LEFT JOIN split USING (text)
 WHERE day BETWEEN ? AND ? AND (leaders IS NULL OR leaders > 1)
-ORDER BY CASE reason WHEN 'disputed' THEN 0 WHEN 'disliked' THEN 1 ELSE 2 END, score, id
+ORDER BY CASE reason WHEN 'disputed' THEN 0 WHEN 'disliked' THEN 1 WHEN 'disagreeing' THEN 2 ELSE 3 END, score, id
 """
 
 
 def queue(connection: sqlite3.Connection, limit: int, since_day: str, until_day: str) -> list[Unsure]:
-    """At most `limit` answers without a settled label, each text once: disputed, then disliked, then the least sure."""
+    """At most `limit` answers without a settled label, each text once: disputed, then disliked, then those that
+    versions answered differently, then the least sure."""
     found: list[Unsure] = []
     seen: set[str] = set()
     for key, text, label, score, day, reason in connection.execute(_QUEUE, (since_day, until_day)):

@@ -161,7 +161,7 @@ class Intake:
             return {row[0]: (row[1], row[2]) for row in connection.execute(query, (since_day, until_day))}
 
     def unsure(self, limit: int, since_day: str = FIRST_DAY, until_day: str = LAST_DAY) -> list[Unsure]:
-        """The answers a person's label is worth most for: disputed, disliked, then the least sure; each text once."""
+        """The answers a person's label is worth most for (`annotation.queue`); each text once."""
         with reading(self.path) as connection:
             return annotation.queue(connection, limit, since_day, until_day)
 

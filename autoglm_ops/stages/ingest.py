@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from autoglm_ops.contracts.data import SourceManifest
+from autoglm_ops.contracts.data import WEIGHTS_FILE, SourceManifest
 from autoglm_ops.contracts.feedback import FeedbackSnapshot
 from autoglm_ops.contracts.inputs import AsOf
 from autoglm_ops.contracts.record import write_text
-from autoglm_ops.data import source, weights
+from autoglm_ops.data import source
 from autoglm_ops.data.intake import Intake, take
 from autoglm_ops.data.rows import Reject, Row, Shape
 from autoglm_ops.data.tables import write_rejects, write_rows
@@ -36,7 +36,7 @@ def run(context: Context) -> Outcome:
     write_rows(context.out / "rows.parquet", intake.rows, Row)
     write_rejects(context.out / "rejects.jsonl", intake.rejects)
     if weak:
-        write_text(context.out / weights.FILE, json.dumps(weak, sort_keys=True) + "\n")
+        write_text(context.out / WEIGHTS_FILE, json.dumps(weak, sort_keys=True) + "\n")
     facts = {
         "rows": len(own.rows),
         "feedback_rows": len(returned.rows),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from autoglm_ops.contracts.data import SPLITS
+from autoglm_ops.contracts.data import SPLITS, WEIGHTS_FILE
 from autoglm_ops.contracts.record import digest_of, digest_path
 from autoglm_ops.data import weights
 from autoglm_ops.data.apart import apart
@@ -25,7 +25,7 @@ def run(context: Context) -> Outcome:
     """
     prepare, data = context.settings.prepare, context.settings.data
     shares = Shares(prepare.holdout, prepare.validation, prepare.gate_days, data.window_days)
-    weak = weights.read(context.output("ingest", weights.FILE))
+    weak = weights.read(context.output("validate", WEIGHTS_FILE))
     distinct, repeated = dedup(weights.believed(read_rows(context.output("validate", "rows.parquet")), weak))
     splits = split(distinct, shares)
     if prepare.near_copies == "drop":

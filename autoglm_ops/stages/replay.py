@@ -214,6 +214,7 @@ def verdict(results: Sequence[DayResult], checks: Sequence[PromotionCheck], firs
         "mean_macro_f1": means,
         "loop_above_frozen": round(means["loop"] - means["frozen"], 4),
         "loop_below_nightly": round(means["nightly"] - means["loop"], 4),
+        "loop_below_tfidf": round(means["tfidf"] - means["loop"], 4),
         "promotions": sum(result.promoted is not None for result in results),
         "worse_next_day": [check.version for check, bad in zip(checks, worse, strict=True) if bad],
         "checks": [asdict(check) for check in checks],

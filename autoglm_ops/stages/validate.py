@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 
-from autoglm_ops.contracts.data import ValidationReport
+from autoglm_ops.contracts.data import WEIGHTS_FILE, ValidationReport
 from autoglm_ops.contracts.record import write_text
 from autoglm_ops.errors import BadData, SettingsError
 from autoglm_ops.settings.layers import parse_yaml
@@ -38,6 +39,8 @@ def run(context: Context) -> Outcome:
     if report.verdict == "refused":
         raise BadData(f"the data is refused: {'; '.join(report.reasons)}; see refused/validate/report.html", report.reasons)
     tables.write(context.out / "rows.parquet", kept, table.schema)
+    if (weights := context.output("ingest", WEIGHTS_FILE)).exists():
+        shutil.copyfile(weights, context.out / WEIGHTS_FILE)
     return Outcome(facts={"rows_in": report.rows_in, "rows_out": report.rows_out, "quarantined": report.quarantined})
 
 

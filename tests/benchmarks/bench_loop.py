@@ -1,6 +1,7 @@
 """The loop's nights replayed offline: each night's candidate is trained once, and any gate can then be judged on its stored answers.
 
-    python tests/benchmarks/bench_loop.py --set train.max_steps=700 --set train.epochs=4
+    python tests/benchmarks/bench_loop.py                 # candidates of TF-IDF: what the rules are worth, in minutes
+    python tests/benchmarks/bench_loop.py --model glm --set train.max_steps=700 --set train.epochs=4
 
 The same days, splits, drift, signals and gate as `autoglm demo`, without Airflow, server and study. Every model's answers to all of the
 bundled texts are kept in .autoglm/bench/loop by the digest of what it was made of, so a second run, or another margin, costs seconds.
@@ -61,6 +62,7 @@ class World:
     def __init__(self, settings: Settings, model: str) -> None:
         self.settings = settings
         self.model = model
+        self._splits: dict[int, Splits] = {}
         self.days = list(replay.traffic(settings))
         self.texts = [text for day in self.days for text in day.texts]
         self.labels = [label for day in self.days for label in day.labels]
@@ -70,6 +72,11 @@ class World:
 
     def splits(self, night: int) -> Splits:
         """What `prepare` makes of everything up to `night` (1-based)."""
+        if night not in self._splits:
+            self._splits[night] = self._split(night)
+        return self._splits[night]
+
+    def _split(self, night: int) -> Splits:
         last = self.days[night - 1].day.isoformat()
         rows = [
             Row(f"{number:06d}", text, label, day, "bundled", number)

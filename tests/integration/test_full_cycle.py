@@ -122,7 +122,9 @@ def test_the_readmes_short_commands_answer(cycle: Checkout, finished: str) -> No
     assert {item["stage"] for item in json.loads(cycle.call("runs", "show", run, "--json"))} >= {"ingest", "train", "gate"}
     assert "2026-03-04: champion v1: no labels" in cycle.call("feedback", "signals", "--as-of", "2026-03-04")
     assert cycle.call("feedback", "patch", "--dry-run", "--as-of", "2026-03-04").strip() == "no patches"
+    assert "0 requests" in cycle.call("feedback", "drift", "--as-of", "2026-03-04")
     assert cycle.call("feedback", "status")
+    assert cycle.call("annotate") and cycle.call("feedback", "arms")
     cycle.call("feedback", "undo", "--as-of", "2026-03-04", code=2)
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,10 +100,11 @@ class Serving:
         return int(self.http.get("/v1/models").json()["data"][0]["version"])
 
 
-@pytest.fixture(scope="module")
-def served(shop: Shop) -> Iterator[Serving]:
+@contextmanager
+def started(shop: Shop, *options: str) -> Iterator[Serving]:
+    """`autoglm serve` with these options, as a process of its own."""
     begin = time.monotonic()
-    command = [sys.executable, "-m", "autoglm_ops", "serve", "--port", "0", "--set", "serving.refresh_seconds=0.2"]
+    command = [sys.executable, "-m", "autoglm_ops", "serve", "--port", "0", "--set", "serving.refresh_seconds=0.2", *options]
     log = (shop.checkout / "server.log").open("w")
     process = subprocess.Popen(command, env=shop.environment(), stdout=subprocess.PIPE, stderr=log, text=True)
     assert process.stdout is not None
@@ -117,6 +119,12 @@ def served(shop: Shop) -> Iterator[Serving]:
     process.wait()
     log.close()
     assert key not in (shop.checkout / "server.log").read_text(), "threat F28"
+
+
+@pytest.fixture(scope="module")
+def served(shop: Shop) -> Iterator[Serving]:
+    with started(shop) as serving_now:
+        yield serving_now
 
 
 @pytest.fixture
@@ -168,7 +176,7 @@ def test_labels_come_back_and_out_again(autoglm: Callable[..., tuple[int, str, s
     assert [(source["source"], source["labels"]) for source in status["sources"]] == [("desk", 2)]
     code, _, _ = autoglm("feedback", "export", str(tmp_path / "rows.csv"), "--since", "2026-01-09", "--until", "2026-01-09")
     lines = (tmp_path / "rows.csv").read_text().splitlines()
-    assert code == 0 and lines[0] == "id,text,label,predicted,score,day,version,source" and len(lines) == 3
+    assert code == 0 and lines[0] == "id,text,label,predicted,score,day,version,source,weight" and len(lines) == 3
     assert autoglm("feedback", "export", "--since", "soon")[0] == 2
     assert "disputed" in autoglm("feedback", "status")[1]
 
@@ -276,3 +284,21 @@ def test_names_of_no_model_are_told_so(shop: Shop) -> None:
     for name in ("models:/autoglm@nobody", "models:/autoglm/99", "models:/nobody@champion", "models:/../x"):
         with pytest.raises(UsageError):
             serving.source_of(name, shop.settings, shop.home).current()
+
+
+def test_a_second_model_answers_its_share_of_the_users_and_the_two_are_compared(
+    shop: Shop, autoglm: Callable[..., tuple[int, str, str]]
+) -> None:
+    shop.champion(1)
+    with started(shop, "--challenger", "models:/autoglm/2", "--share", "0.5") as two:
+        assert [model["version"] for model in two.http.get("/v1/models").json()["data"]] == [1, 2]
+        for number in range(24):
+            body = {"input": TEXTS[0], "user": f"user {number}", "ids": [f"arm-{number}"], "timestamp": "2025-12-24"}
+            two.http.post("/v1/classify", json=body).raise_for_status()
+        items = [{"id": f"arm-{number}", "label": "pos"} for number in range(24)]
+        assert two.http.post("/v1/feedback", json={"items": items}).json()["accepted"] == 24
+    span = ("--since", "2025-12-24", "--until", "2025-12-24")
+    told = json.loads(autoglm("feedback", "arms", *span, "--json")[1])
+    assert [arm["version"] for arm in told["arms"]] == [1, 2] and sum(arm["units"] for arm in told["arms"]) == 24
+    assert told["reason"].startswith("too-few-users") and "too-few-users" in autoglm("feedback", "arms", *span)[1]
+    assert autoglm("annotate", "--limit", "3")[0] == 0

@@ -13,7 +13,7 @@ from autoglm_ops.cli.main import main
 from autoglm_ops.contracts.feedback import Signal
 from autoglm_ops.contracts.production import SignalsOfDay
 from autoglm_ops.contracts.release import ModelRef
-from autoglm_ops.contracts.serving import Prediction
+from autoglm_ops.contracts.serving import FeedbackItem, Prediction
 from autoglm_ops.feedback.intake import Intake
 
 ROOT = Path(__file__).parents[3]
@@ -112,6 +112,19 @@ def test_the_queue_is_written_filled_in_and_read_back(place: Path, capsys: pytes
     path.write_text(path.read_text().replace(",neg\n", ",nonsense\n"))
     assert json.loads(call(capsys, "annotate", "--from", str(path), "--by", "ann", "--json"))["refused"] == {"unknown-label": 1}
     assert "not both" in call(capsys, "annotate", "--from", str(path), "--to", str(path), code=2)
+
+
+def test_status_names_who_is_not_believed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    requests = Intake(place / "home" / "serving" / "requests.db")
+    model = ModelRef(name="autoglm", version=1, digest="d" * 64)
+    fields = {"label": "pos", "score": 0.6, "at": time.time(), "event_time": "2026-01-05", "model": model}
+    requests.record([Prediction.model_validate({**fields, "id": f"{n}", "text": f"text {n}"}) for n in range(100)])
+    items = [{"id": f"{n}", "label": "neg" if n % 4 == 0 else "pos", "source": f"reader-{n % 4}"} for n in range(100)]
+    requests.feedback([FeedbackItem.model_validate(item) for item in items], time.time())
+    requests.close()
+    (gone,) = json.loads(call(capsys, "feedback", "status", "--json"))["distrusted"]
+    assert (gone["day"], gone["source"]) == ("2026-01-05", "reader-0")
+    assert "not believed on 2026-01-05: reader-0, outlier" in call(capsys, "feedback", "status").replace("\n", " ")
 
 
 def test_drift_and_pruning_say_what_they_found(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm_ops.contracts.arrays import TokenArrays, write_arrays
+from autoglm_ops.contracts.data import WEIGHTS_FILE
 from autoglm_ops.data import weights
 from autoglm_ops.data.rows import Row
 from autoglm_ops.data.tables import Sample
@@ -60,6 +61,6 @@ def test_equal_weights_leave_no_file_and_others_have_a_mean_of_one(tmp_path: Pat
 
 
 def test_no_file_no_weights(tmp_path: Path) -> None:
-    assert weights.read(tmp_path / weights.FILE) == {}
-    (tmp_path / weights.FILE).write_text(json.dumps({"a": 0.5}))
-    assert weights.read(tmp_path / weights.FILE) == {"a": 0.5}
+    assert weights.read(tmp_path / WEIGHTS_FILE) == {}
+    (tmp_path / WEIGHTS_FILE).write_text(json.dumps({"a": 0.5}))
+    assert weights.read(tmp_path / WEIGHTS_FILE) == {"a": 0.5}

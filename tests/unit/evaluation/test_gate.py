@@ -187,7 +187,7 @@ def test_without_drift_the_verdict_says_what_it_said_before() -> None:
     assert decide(report(), CHAMPION, ON_DRIFT) == decide(report(), CHAMPION, POLICY)
 
 
-@pytest.mark.parametrize("rows", [150, 560])
+@pytest.mark.parametrize("rows", [pytest.param(150, marks=pytest.mark.slow), 560])
 def test_on_drift_of_1000_models_worse_by_the_margin_at_most_25_promote(rows: int) -> None:
     rng = np.random.default_rng(20260103)
     assert sum(gate(rng, rows, 0.77, 0.8, DRIFT) is Verdict.PROMOTE for _ in range(1000)) <= 25

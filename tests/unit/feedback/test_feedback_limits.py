@@ -113,6 +113,8 @@ def test_the_queue_asks_for_disputed_then_disliked_then_unsure_answers_each_text
     assert [(row.id, row.reason) for row in intake.unsure(4)] == [
         ("split", "disputed"), ("bad", "disliked"), ("weak", "uncertain"), ("sure", "uncertain"),
     ]  # fmt: skip
+    intake.record([answer("other", "neg", score=0.97, text="text sure")])
+    assert [(row.id, row.reason) for row in intake.unsure(3)][2] == ("other", "disagreeing")
     assert len(intake.unsure(1)) == 1 and intake.unsure(9, since_day="2026-01-06") == []
 
 

@@ -14,7 +14,7 @@ from autoglm_ops.stages import replay
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = load(ROOT / "params.yaml", environ={})
-WINDOWS = 300
+WINDOWS = 200
 
 
 @cache
@@ -45,7 +45,7 @@ def cries(first: int, other: int, rows: int) -> float:
     return found / WINDOWS
 
 
-@pytest.mark.parametrize("day", [3, 6, 12])
+@pytest.mark.parametrize("day", [3, 12])
 def test_windows_of_the_same_day_cry_drift_at_most_once_in_twenty(day: int) -> None:
     assert cries(day, day, 200) <= 0.05
 
