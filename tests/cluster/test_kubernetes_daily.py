@@ -48,12 +48,12 @@ def test_daily_retrain_tunes_and_trains_in_pods(placement: dict[str, str], core:
     summary = json.loads((checkout.home / "latest" / "summary.json").read_text())
     assert summary["release"]["alias"] == "champion"
     wait_for(lambda: not core.list_namespaced_pod(namespace).items)
-    _the_same_here(replace(checkout, extra={}), root)
+    _the_same_here(replace(checkout, extra={**placement, "AUTOGLM__CLUSTER__BACKEND": "local"}), root)
 
 
 def _the_same_here(checkout: Checkout, root: Path) -> None:
     """Replay builds every output of the run again, on this machine, and compares the digests."""
     before = digest_path(root / "out" / "train")
-    lines = checkout.call("replay", root.name, "--json").splitlines()
+    lines = checkout.call("replay", root.name, "--json", seconds=900).splitlines()
     [line] = [line for line in lines if '"identical"' in line]
     assert json.loads(line)["identical"] is True and digest_path(root / "out" / "train") == before
