@@ -1,7 +1,8 @@
 """A checkpoint after each evaluation but the last, and after every so many steps, written while training goes on.
 
-Training waits for the copy into host memory. Writing, syncing and publishing are a thread's, one checkpoint at a time: the next one that
-comes due while it still writes is left out. One that cannot be kept (a full disk, a folder that became read-only) does not end the run:
+All of it is a thread's work: copying state into host memory, writing, syncing, publishing. Between two updates the state stands still,
+so the copy is made while the next forward and backward pass run, and training waits before its next update for what is left of it. One
+checkpoint at a time: the next one that comes due while it still writes is left out. One that cannot be kept (a full disk, a folder that became read-only) does not end the run:
 it is said and counted, the one before it is there still, and the next one tries again (threats F15).
 """
 
@@ -13,12 +14,13 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from autoglm_ops.training import publication
 from autoglm_ops.training.callbacks.base import Callback
 from autoglm_ops.training.image import Host
 from autoglm_ops.training.loop import Engine
-from autoglm_ops.training.progress import Progress
+from autoglm_ops.training.progress import Progress, Weights
 from autoglm_ops.training.publication import Image, Site
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,11 @@ class Checkpoints(Callback):
         self._every, self._marks = every, frozenset(marks)
         self._host = Host()
         self._thread: threading.Thread | None = None
-        self._ending = threading.Event()
+        self._ending, self._copied = threading.Event(), threading.Event()
+        self._copied.set()
+        self._guarded = hasattr(engine, "before_update")
+        if self._guarded:
+            engine.before_update = self._wait
         self.taken = self.failed = self.left_out = 0
         self.stall = 0.0
 
@@ -69,10 +75,24 @@ class Checkpoints(Callback):
             self._leave_out(progress.step)
             return
         live = self._engine.live() | publication.running(progress)
-        image = publication.take(self._site, progress, live, self._host)
-        self._thread = threading.Thread(target=self._keep, args=(image,), name="checkpoint", daemon=True)
+        moving = {
+            name: tensor.clone() for name, tensor in live.items() if name.startswith("buffer@")
+        }  # a forward pass may change them
+        plain, best = publication.plain_of(self._site, progress), progress.best if self._site.rank == 0 else {}
+        self._copied.clear()
+        self._thread = threading.Thread(
+            target=self._keep, args=(progress.step, live | moving, best, plain), name="checkpoint", daemon=True
+        )
         self._thread.start()
         self.taken += 1
+        self.stall += time.monotonic() - clock
+        if not self._guarded:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Until the copy is made: after that the state may change."""
+        clock = time.monotonic()
+        self._copied.wait()
         self.stall += time.monotonic() - clock
 
     def _leave_out(self, step: int) -> None:
@@ -83,14 +103,18 @@ class Checkpoints(Callback):
                 self._site.staged(step).mkdir(parents=True, exist_ok=True)
                 publication.leave_note(self._site, step, {"error": "the one before it was still being written"})
 
-    def _keep(self, image: Image) -> None:
+    def _keep(self, step: int, live: Weights, best: Weights, plain: dict[str, Any]) -> None:
         """The thread's work."""
-        site, step = self._site, image.step
+        site = self._site
         try:
+            try:
+                image = Image(step, self._host.copy(live), best, plain)
+            finally:
+                self._copied.set()
             publication.write_part(site, image)
             if site.rank == 0:
                 publication.publish(site, step, given_up=self._ending.is_set)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError, RuntimeError) as error:
             self.failed += 1
             if site.rank == 0:
                 publication.abandon(site, step)
