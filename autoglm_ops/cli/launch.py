@@ -73,7 +73,7 @@ def launch(
     if explain and not as_json:
         _explain(ready)
     if dry_run:
-        _dry(ready, as_json)
+        _dry(ready, as_json, said=explain)
         return
     done = runs.start(ready, place, watch)
     if as_json:
@@ -117,14 +117,15 @@ def _cost(console: Console, ready: Ready) -> None:
     console.print(f"estimate: {estimate.seconds:,.0f} s{money}: {estimate.basis}", soft_wrap=True)
 
 
-def _dry(ready: Ready, as_json: bool) -> None:
+def _dry(ready: Ready, as_json: bool, said: bool) -> None:
     from autoglm_ops.planning import refuse_unless_fits
     from autoglm_ops.stages.launch_plan import refuse_over_budget
 
     if as_json:
         show_json({**ready.plan.model_dump(mode="json"), "fits": ready.plan.plan.fits})
     else:
-        _cost(_wide(), ready)
+        if not said:
+            _cost(_wide(), ready)
         print(f"launch {ready.plan.key}: {ready.plan.estimate.steps} steps; nothing was trained")
     refuse_unless_fits(ready.plan.plan)
     refuse_over_budget(ready)
@@ -171,7 +172,10 @@ def _show(done: Done, ready: Ready, place: Place, seconds: float) -> None:
         table.add_row(name, f"{done.folder / name} {digest[:16]}")
     console.print(table)
     if done.away:
-        console.print(f"not tracked: {done.away}; the metrics are kept in {done.folder / 'metrics.spool'}", soft_wrap=True)
+        console.print(
+            f"not tracked: {done.away}; the metrics are kept in {done.folder / 'metrics.spool'}, and the next launch sends them",
+            soft_wrap=True,
+        )
 
 
 def _wide() -> Console:

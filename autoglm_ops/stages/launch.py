@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from autoglm_ops.contracts.launch import LaunchRecord, Setting
+from autoglm_ops.contracts.launch import LaunchPlan, LaunchRecord, Setting
 from autoglm_ops.contracts.record import digest_path, write_text
 from autoglm_ops.errors import TryAgain
 from autoglm_ops.planning import refuse_unless_fits
@@ -19,6 +18,9 @@ from autoglm_ops.stages.launch_plan import Place, Ready, refuse_over_budget, wit
 from autoglm_ops.training import artifact, supervisor
 from autoglm_ops.training.lm_job import LmJob, resident
 from autoglm_ops.training.warm import WarmGroup
+
+if TYPE_CHECKING:
+    from autoglm_ops.tracking.mlflow import LiveRun
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +44,9 @@ def start(ready: Ready, place: Place, watch: Callable[[str], None]) -> Done:
     Raises Refused (does not fit, diverged), BudgetSpent, TryAgain (a rank was killed: the same call goes on), UsageError, BadData.
     """
     folder = place.home / "launches" / ready.plan.key
+    away = deliver_overdue(place)
     if (folder / RECORD).exists():
-        return _done(folder, again=True, away="")
+        return _done(folder, again=True, away=away)
     refuse_unless_fits(ready.plan.plan)
     refuse_over_budget(ready)
     scratch = place.home / "scratch" / f"launch-{ready.plan.key}"
@@ -75,12 +78,9 @@ def _tuned(ready: Ready, scratch: Path, watch: Callable[[str], None]) -> Ready:
 
 def _trained(job: LmJob, work: Path, ready: Ready, place: Place) -> str:
     """Run the ranks while a courier carries their metrics to MLflow. Returns why it could not, if so."""
-    from autoglm_ops.tracking.mlflow import LiveRun
     from autoglm_ops.tracking.points import Courier
 
-    tracking = place.settings.tracking
-    params = {item.key: json.dumps(item.value) for item in ready.plan.settings} | dict(ready.plan.inputs)
-    live = LiveRun(tracking.uri, place.home, tracking.experiment, f"launch-{ready.plan.key}", params)
+    live = _live(ready.plan, place)
     with Courier(resident(job.scratch), live.send) as courier, WarmGroup(job, BODY) as ranks:
         trail = supervisor.train(job, work, group=ranks)
     write_text(work / "recovery.json", json.dumps(trail.as_measured(), indent=2) + "\n")
@@ -90,6 +90,30 @@ def _trained(job: LmJob, work: Path, ready: Ready, place: Place) -> str:
     except TryAgain as error:
         return str(error)
     return courier.away
+
+
+def _live(plan: LaunchPlan, place: Place) -> LiveRun:
+    from autoglm_ops.tracking.mlflow import LiveRun
+
+    tracking = place.settings.tracking
+    params = {item.key: json.dumps(item.value) for item in plan.settings} | dict(plan.inputs)
+    return LiveRun(tracking.uri, place.home, tracking.experiment, f"launch-{plan.key}", params)
+
+
+def deliver_overdue(place: Place) -> str:
+    """Send what finished launches could not send. Returns why that failed again; empty when nothing waits any longer."""
+    from autoglm_ops.tracking.points import deliver, waiting
+
+    for path in sorted((place.home / "launches").glob("*/metrics.spool")):
+        if not waiting(path):
+            continue
+        live = _live(LaunchPlan.read(path.parent / "plan.json"), place)
+        try:
+            deliver(path, live.send)
+            live.finish({"autoglm.launch": path.parent.name})
+        except TryAgain as error:
+            return str(error)
+    return ""
 
 
 def _publish(ready: Ready, job: LmJob, work: Path, folder: Path) -> None:
@@ -133,8 +157,3 @@ def _timeless(item: Setting) -> Setting:
 def _done(folder: Path, *, again: bool, away: str) -> Done:
     measured = json.loads((folder / "measured.json").read_text(encoding="utf-8"))
     return Done(folder, LaunchRecord.read(folder / RECORD), measured, again, away)
-
-
-def clock() -> float:
-    """For the command's own summary."""
-    return time.monotonic()

@@ -63,6 +63,7 @@ def prepare(config: LaunchConfig, hardware: HardwareSpec, place: Place, watch: C
     )
     recipe = _recipe(config, rows, size, float(rate.value))  # type: ignore[arg-type]
     job = _job(place.settings, config, plan, model, recipe, rows, at)
+    job = job.model_copy(update={"peak_flops": hardware.gpu_tflops * 1e12 * plan.ranks if hardware.gpus else 0.0})
     settings = tuple(
         Setting(key=item.key, value=item.value, reason=item.reason, given=item.given)
         for item in (length, *_said(config, rows, plan), batch, rate)
@@ -196,8 +197,14 @@ def _job(
     return LmJob(
         rows=str(at), out="", scratch="", plan=plan, deepspeed=optimizer_section(config.training.optimizer, base), model=model,
         recipe=recipe, loss=config.training.loss, callbacks=_callbacks(config), deadline=config.budget.seconds, data=rows.digest,
-        rules=RecoveryRules(**settings.recovery.model_dump()),
+        rules=_rules(settings, plan),
     )  # fmt: skip
+
+
+def _rules(settings: Settings, plan: ParallelPlan) -> RecoveryRules:
+    """A large model's step is longer than what a small one's hang is: unless the settings say so, twenty estimated steps without a beat."""
+    given = settings.recovery.model_dump()
+    return RecoveryRules(**{**given, "hang_seconds": given["hang_seconds"] or max(60.0, 20 * plan.step_seconds)})
 
 
 def _callbacks(config: LaunchConfig) -> tuple[tuple[str, dict[str, Any]], ...]:
@@ -238,7 +245,7 @@ def _said(config: LaunchConfig, rows: RowSet, plan: ParallelPlan) -> list[defaul
     adamw = (
         "decoupled weight decay; the default of every recipe cited here" if given.optimizer == "adamw" else "the config says so"
     )
-    off = "auto_parallel is off: " if not config.pipeline.auto_parallel else ""
+    off = "auto_parallel is off; " if not config.pipeline.auto_parallel else ""
     return [
         defaults.Filled(
             "dataset.tokenizer", tokenizer, f"{rows.vocabulary:,} tokens; {texts}", config.dataset.tokenizer is not None
@@ -246,11 +253,17 @@ def _said(config: LaunchConfig, rows: RowSet, plan: ParallelPlan) -> list[defaul
         defaults.Filled("dataset.format", rows.format, "seen in the first record", config.dataset.format != "auto"),
         defaults.Filled("pipeline.data_flow", flow, _dropped(rows) if flow else "off: the raw text as it lies there"),
         defaults.Filled("training.optimizer", given.optimizer, adamw, "optimizer" in given.model_fields_set),
-        defaults.Filled("training.precision", plan.precision, _after(reasons[0]), given.precision != "auto"),
-        defaults.Filled("training.ranks", plan.ranks, off + _after(reasons[1]), given.ranks is not None),
-        defaults.Filled("training.zero_stage", plan.zero_stage, off + _after(reasons[2]), given.zero_stage is not None),
-        defaults.Filled("training.micro_batch", plan.micro_batch, off + reasons[3], given.micro_batch is not None),
+        _planned("precision", plan.precision, given.precision != "auto", "", _after(reasons[0])),
+        _planned("ranks", plan.ranks, given.ranks is not None, off, _after(reasons[1])),
+        _planned("zero_stage", plan.zero_stage, given.zero_stage is not None, off, _after(reasons[2])),
+        _planned("micro_batch", plan.micro_batch, given.micro_batch is not None, off, reasons[3]),
+        *(_planned(f"memory.{place}", "on", False, "", _after(reason)) for place, reason in enumerate(reasons[4:], 1)),
     ]
+
+
+def _planned(key: str, value: object, given: bool, off: str, reason: str) -> defaults.Filled:
+    """What the planner settled. What the config fixed it says itself: the planner knows those keys by other names."""
+    return defaults.Filled(f"training.{key}", value, "the config says so" if given else off + reason, given)
 
 
 def _after(reason: str) -> str:

@@ -76,6 +76,8 @@ class LmJob(Record):
     """Seconds of training after which the run is stopped."""
     data: str = ""
     """Digest of the rows."""
+    peak_flops: float = 0.0
+    """Of all devices a second, as their maker states it; 0 where nobody does. Metrics alone read it."""
     rules: RecoveryRules = RecoveryRules()
     attempt: int = 1
     changes: tuple[TrainingChange, ...] = ()

@@ -123,7 +123,7 @@ def _callbacks(job: LmJob, engine: DeepSpeedEngine, module: Any, site: Site) -> 
     heard += [made(name, options, engine, Path(job.out)) for name, options in job.callbacks]
     if engine.rank == 0:
         trained = sum(parameter.numel() for parameter in module.parameters())
-        heard.append(Spooled(resident(job.scratch), trained, job.plan))
+        heard.append(Spooled(resident(job.scratch), trained, job.plan, peak=job.peak_flops))
     heard.append(Checkpoints(site.root, site.key, engine, site=site, every=job.rules.checkpoint_steps, marks=job.recipe.report))
     return [*heard, Deadline(job.deadline, engine)] if job.deadline else heard
 

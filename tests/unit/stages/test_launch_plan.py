@@ -119,6 +119,7 @@ def test_the_planner_can_be_off(place: launch_plan.Place) -> None:
     found = ready(place, pipeline={"data_flow": False, "auto_parallel": False})
     assert (found.plan.plan.ranks, found.plan.plan.micro_batch, found.plan.plan.accumulation) == (1, 1, 64)
     assert said(found, "training.ranks").reason.startswith("auto_parallel is off")
+    assert said(ready(place, training={"ranks": 1}), "training.ranks").reason == "the config says so"
 
 
 def test_every_setting_has_a_reason(place: launch_plan.Place) -> None:
