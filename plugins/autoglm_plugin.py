@@ -5,6 +5,7 @@ from typing import Any
 from airflow.plugins_manager import AirflowPlugin
 
 from autoglm_airflow.links import MLflowLink, ReportLink
+from autoglm_airflow.turns import Turns
 
 
 async def pages(scope: Any, receive: Any, send: Any) -> None:
@@ -20,3 +21,4 @@ class AutoGLMPlugin(AirflowPlugin):
     name = "autoglm"
     operator_extra_links = [ReportLink(), MLflowLink()]
     fastapi_apps = [{"app": pages, "url_prefix": "/autoglm", "name": "AutoGLM Ops"}]
+    fastapi_root_middlewares = [{"middleware": Turns, "name": "one writing request at a time, on SQLite"}]

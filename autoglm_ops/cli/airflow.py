@@ -68,7 +68,8 @@ def airflow_environment(home: Path, checkout: Path, port: int = 8080) -> dict[st
 
 def _command(path: Path) -> str:
     """A command for Airflow's `…_CMD` options that prints the secret in `path`, which is made on first use."""
-    _keep_secret(path, secrets.token_urlsafe(32) + "=")  # 32 bytes in URL-safe base64: what Fernet asks for
+    fernet = path.name == "fernet_key"  # 32 bytes in URL-safe base64; the others sign, with SHA512: RFC 7518 asks for 64
+    _keep_secret(path, secrets.token_urlsafe(32) + "=" if fernet else secrets.token_urlsafe(64))
     return f"cat {shlex.quote(str(path))}"
 
 

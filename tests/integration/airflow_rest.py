@@ -33,7 +33,7 @@ class Api:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.base + path, data=data, headers=headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=45) as answer:
                 code, raw = answer.status, answer.read()
         except urllib.error.HTTPError as error:
             code, raw = error.code, error.read()

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,21 @@ def test_a_run_by_rest_goes_through_and_its_report_needs_a_login(up: Any):
     assert "train says hello" in json.dumps(log)
 
 
+def test_many_who_write_at_once_are_all_answered(up: Any):
+    """Four clients that triggered at once stood still until SQLite's patience (60 s) ended: see autoglm_airflow.turns."""
+    _, api, _, _ = up
+
+    def ask(number: int) -> int:
+        epochs = -1 if number % 3 == 0 else 1
+        return api.call("POST", "/api/v2/dags/train_on_demand/dagRuns", {"logical_date": None, "conf": {"epochs": epochs}})[0]
+
+    with ThreadPoolExecutor(4) as clients:
+        assert list(clients.map(ask, range(12))) == [400, 200, 200] * 4
+    for run in api.call("GET", "/api/v2/dags/train_on_demand/dagRuns?state=queued&state=running")[1]["dag_runs"]:
+        path = f"/api/v2/dags/train_on_demand/dagRuns/{run['dag_run_id']}"
+        assert api.call("PATCH", path, {"state": "failed"})[0] == 200  # nobody waits for them
+
+
 @pytest.fixture
 def page(up: Any) -> Iterator[Page]:
     """The page of train_on_demand in Chromium, signed in, as a person has it."""
@@ -111,6 +127,7 @@ def page(up: Any) -> Iterator[Page]:
         quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*quiet, "--disable-component-update"])
         shown = browser.new_page(viewport={"width": 1400, "height": 1100})
+        shown.set_default_timeout(60_000)  # ms; two cores that also run Airflow and a browser
         shown.goto(f"{api.base}/dags/train_on_demand")
         shown.get_by_label("Username").fill("admin")
         shown.locator("input[type=password]").fill(json.loads((home / "airflow" / "passwords.json").read_text())["admin"])

@@ -9,10 +9,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import httpx
 import pytest
 from airflow_rest import Api, free_port, until
 from newcomer import Checkout, make_checkout
+from s3_server import BUCKET, KEYS, serve_s3
 
 from autoglm_ops.cluster.process import marked
 from autoglm_ops.cluster.services import Services
@@ -24,15 +26,17 @@ DONE = ("success", "failed")
 
 
 class Platform:
-    """A newcomer's checkout with everything up."""
+    """A newcomer's checkout with everything up, and its raw text in a bucket of a real S3 server."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bucket: dict[str, str]) -> None:
         self.airflow, self.mlflow, serving = free_port(), free_port(), free_port()
         made = make_checkout(folder)
         self.checkout = Checkout(
-            made.root, made.home, {"AUTOGLM__SERVING__PORT": str(serving), "AUTOGLM__FLOW__LOCATION": "raw"}
+            made.root,
+            made.home,
+            {"AUTOGLM__SERVING__PORT": str(serving), "AUTOGLM__FLOW__LOCATION": f"s3://{BUCKET}/raw", **bucket},
         )
-        (made.root / "raw").mkdir()
+        self.bucket = bucket
         self.said = self.checkout.call("up", "--airflow-port", str(self.airflow), "--mlflow-port", str(self.mlflow))
         self.api = Api(made.home, self.airflow)
         self.server = f"http://127.0.0.1:{serving}"
@@ -59,6 +63,12 @@ class Platform:
         [said] = [line for line in self.checkout.call("ledger", "--json").splitlines() if line.startswith('{"lines"')]
         return [(line["action"], line["model"]["version"]) for line in json.loads(said)["lines"]]
 
+    def upload(self, name: str, text: str) -> None:
+        """What another team does: an object more in the bucket."""
+        keys = {"aws_access_key_id": KEYS["accessKey"], "aws_secret_access_key": KEYS["secretKey"], "region_name": "us-east-1"}
+        client = boto3.client("s3", endpoint_url=self.bucket["AWS_ENDPOINT_URL"], **keys)
+        client.put_object(Bucket=BUCKET, Key=name, Body=text.encode())
+
     def client(self) -> Client:
         key = self.checkout.home / "serving" / "api-key"
         until(key.exists)
@@ -67,11 +77,12 @@ class Platform:
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    made = Platform(tmp_path_factory.mktemp("story") / "checkout")
-    known = Services.read(made.checkout.home / "up.json").services
-    yield made
-    assert "stopped" in made.checkout.call("down")
-    assert [service.name for service in known if marked(service.mark, service.pid)] == []
+    with serve_s3(tmp_path_factory.mktemp("s3")) as bucket:
+        made = Platform(tmp_path_factory.mktemp("story") / "checkout", bucket)
+        known = Services.read(made.checkout.home / "up.json").services
+        yield made
+        assert "stopped" in made.checkout.call("down")
+        assert [service.name for service in known if marked(service.mark, service.pid)] == []
 
 
 def test_runs_by_rest_an_alias_moved_in_mlflow_and_a_rollback(platform: Platform) -> None:
@@ -95,16 +106,16 @@ def test_runs_by_rest_an_alias_moved_in_mlflow_and_a_rollback(platform: Platform
     client.close()
 
 
-def test_a_new_file_starts_a_build_of_the_dataset_within_a_minute(platform: Platform) -> None:
+def test_a_new_object_in_the_bucket_starts_a_build_of_the_dataset_within_a_minute(platform: Platform) -> None:
     def runs() -> list[dict[str, str]]:
         code, answer = platform.api.call("GET", "/api/v2/dags/dataset_build/dagRuns")
         assert code == 200, answer
         found: list[dict[str, str]] = answer["dag_runs"]
         return found
 
-    assert runs() == []  # the folder was empty
+    assert runs() == []  # the bucket was empty
     lines = [json.dumps({"body": f"text {number} of ship {number * 7} in harbour {number * 13}"}) for number in range(50)]
-    (platform.checkout.root / "raw" / "new.jsonl").write_text("\n".join(lines) + "\n")
+    platform.upload("raw/new.jsonl", "\n".join(lines) + "\n")
     until(runs, seconds=60)
     until(lambda: runs()[0]["state"] in DONE, seconds=300)
     assert runs()[0]["state"] == "success", platform.checkout.logs()
