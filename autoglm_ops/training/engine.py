@@ -89,6 +89,7 @@ class DeepSpeedEngine:
         pulse: Callable[[], None] = lambda: None,
     ) -> None:
         self._pulse = pulse
+        self.before_update: Callable[[], None] = lambda: None
         self._objective = objective or Classification(recipe.label_smoothing)
         self.norm = 0.0
         self._zero = int(config["zero_optimization"]["stage"])
@@ -105,10 +106,12 @@ class DeepSpeedEngine:
             group["lr"] = rate
         items = mean_items(self._objective, batches, self.ranks, self.add)
         total = 0.0
-        for batch in batches:
+        for place, batch in enumerate(batches, 1):
             loss = self._objective.loss(self._forward(batch), batch, items)
             self._engine.backward(loss)
             own = self._own_norm()
+            if place == len(batches):
+                self.before_update()
             self._engine.step()
             total += float(loss.detach()) / len(batches)
         self.norm = own or float(self._engine.get_global_grad_norm() or 0.0)
@@ -171,6 +174,7 @@ class DeepSpeedEngine:
         return {name: tensor.clone() for name, tensor in fragments.live(self._engine.module, self._optimizer).items()}
 
     def restore(self, weights: Weights, state: Weights) -> None:
+        self.before_update()
         fragments.put_state(self._engine.module, self._optimizer, state, weights)
 
     def _forward(self, batch: Fed) -> torch.Tensor:

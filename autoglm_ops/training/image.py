@@ -1,7 +1,6 @@
 """One rank's part of a checkpoint: copied out of training's way into host memory of its own, and written as safetensors.
 
-Taking an image is a copy and nothing else: it is all that training waits for. The host memory is kept and used again, since fresh pages
-cost more than the copy.
+The host memory is kept and used again, since fresh pages cost more than the copy.
 """
 
 from __future__ import annotations

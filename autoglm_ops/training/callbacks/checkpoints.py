@@ -1,7 +1,8 @@
 """A checkpoint after each evaluation but the last, and after every so many steps, written while training goes on.
 
-Training waits for the copy into host memory. Writing, syncing and publishing are a thread's, one checkpoint at a time: the next one that
-comes due while it still writes is left out. One that cannot be kept (a full disk, a folder that became read-only) does not end the run:
+All of it is a thread's work: copying state into host memory, writing, syncing, publishing. Between two updates the state stands still,
+so the copy is made while the next forward and backward pass run, and training waits before its next update for what is left of it. One
+checkpoint at a time: the next one that comes due while it still writes is left out. One that cannot be kept (a full disk, a folder that became read-only) does not end the run:
 it is said and counted, the one before it is there still, and the next one tries again (threats F15).
 
 Ranks on several machines share no disk: then rank 0 is sent every part, which training waits for, and writes them all.
@@ -16,6 +17,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load, save
 
@@ -23,7 +25,7 @@ from autoglm_ops.training import publication
 from autoglm_ops.training.callbacks.base import Callback
 from autoglm_ops.training.image import Host
 from autoglm_ops.training.loop import Engine
-from autoglm_ops.training.progress import Progress
+from autoglm_ops.training.progress import Progress, Weights
 from autoglm_ops.training.publication import Image, Site
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,11 @@ class Checkpoints(Callback):
         self._every, self._marks = every, frozenset(marks)
         self._host = Host()
         self._thread: threading.Thread | None = None
-        self._ending = threading.Event()
+        self._ending, self._copied = threading.Event(), threading.Event()
+        self._copied.set()
+        self._guarded = hasattr(engine, "before_update")
+        if self._guarded:
+            engine.before_update = self._wait
         self.taken = self.failed = self.left_out = 0
         self.stall = 0.0
 
@@ -76,21 +82,38 @@ class Checkpoints(Callback):
             if self._collect is None:
                 self._leave_out(progress.step)
                 return
-            self._thread.join()  # a checkpoint left out on one rank alone would leave the others waiting to send their parts
+            self._thread.join()  # left out on one rank alone, it would leave the others waiting to send their parts
         live = self._engine.live() | publication.running(progress)
-        images = self._sent(publication.take(self._site, progress, live, self._host))
-        if images:
-            self._thread = threading.Thread(target=self._keep, args=(images,), name="checkpoint", daemon=True)
-            self._thread.start()
+        others = self._sent(live)
+        if self._site.rank == 0 or self._collect is None:
+            self._start(progress, live, others)
         self.taken += 1
         self.stall += time.monotonic() - clock
+        if not self._guarded:
+            self._wait()
 
-    def _sent(self, image: Image) -> list[Image]:
-        """The parts that are written here: this rank's own, or on several machines all of them on rank 0."""
+    def _sent(self, live: Weights) -> list[Weights]:
+        """The parts of all other ranks, on rank 0, where they are on other machines."""
         if self._collect is None:
-            return [image]
-        parts = self._collect(save(image.state))
-        return [image, *(Image(image.step, load(part), {}, {}) for part in parts[1:])] if parts else []
+            return []
+        return [load(part) for part in self._collect(save({name: one.contiguous() for name, one in live.items()}))[1:]]
+
+    def _start(self, progress: Progress, live: Weights, others: list[Weights]) -> None:
+        moving = {
+            name: tensor.clone() for name, tensor in live.items() if name.startswith("buffer@")
+        }  # a forward pass may change them
+        plain, best = publication.plain_of(self._site, progress), progress.best if self._site.rank == 0 else {}
+        self._copied.clear()
+        self._thread = threading.Thread(
+            target=self._keep, args=(progress.step, live | moving, others, best, plain), name="checkpoint", daemon=True
+        )
+        self._thread.start()
+
+    def _wait(self) -> None:
+        """Until the copy is made: after that the state may change."""
+        clock = time.monotonic()
+        self._copied.wait()
+        self.stall += time.monotonic() - clock
 
     def _leave_out(self, step: int) -> None:
         self.left_out += 1
@@ -100,15 +123,20 @@ class Checkpoints(Callback):
                 self._site.staged(step).mkdir(parents=True, exist_ok=True)
                 publication.leave_note(self._site, step, {"error": "the one before it was still being written"})
 
-    def _keep(self, images: list[Image]) -> None:
+    def _keep(self, step: int, live: Weights, others: list[Weights], best: Weights, plain: dict[str, Any]) -> None:
         """The thread's work."""
-        site, step = self._site, images[0].step
+        site = self._site
         try:
-            for further, image in enumerate(images):
-                publication.write_part(replace(site, rank=site.rank + further), image)
+            try:
+                image = Image(step, self._host.copy(live), best, plain)
+            finally:
+                self._copied.set()
+            publication.write_part(site, image)
+            for rank, state in enumerate(others, start=1):
+                publication.write_part(replace(site, rank=rank), Image(step, state, {}, {}))
             if site.rank == 0:
                 publication.publish(site, step, given_up=self._ending.is_set)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError, RuntimeError) as error:
             self.failed += 1
             if site.rank == 0:
                 publication.abandon(site, step)
