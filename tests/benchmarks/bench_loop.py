@@ -17,7 +17,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
@@ -37,6 +37,7 @@ from autoglm_ops.data import tokenizer
 from autoglm_ops.data.dedup import dedup
 from autoglm_ops.data.rows import Row
 from autoglm_ops.data.split import Shares, Splits, split
+from autoglm_ops.data.weights import weigh
 from autoglm_ops.evaluation import baseline
 from autoglm_ops.evaluation.assess import Answers, Method, Sizes, assess
 from autoglm_ops.evaluation.gate import GatePolicy, decide, drift_against
@@ -84,7 +85,8 @@ class World:
             if day <= last
         ]
         made = self.settings.prepare
-        return split(dedup(rows)[0], Shares(made.holdout, made.validation, made.gate_days, self.settings.data.window_days))
+        found = split(dedup(rows)[0], Shares(made.holdout, made.validation, made.gate_days, self.settings.data.window_days))
+        return replace(found, samples=weigh(found.samples, {}, made.half_life_days, last)[0])
 
     def of_day(self, day: int) -> list[int]:
         return [self.place[text] for text in self.days[day - 1].texts]
@@ -127,7 +129,8 @@ def _train(world: World, splits: Splits) -> Codes:
         made, pad = tokenizer.load(folder / "tok")
         for part in ("train", "validation"):
             ids = tokenizer.encode(made, [row.text for row in samples[part]], settings.tokenize.max_length)
-            write_arrays(folder, part, ids, [world.classes.index(row.label) for row in samples[part]])
+            labels, weights = [world.classes.index(row.label) for row in samples[part]], [row.weight for row in samples[part]]
+            write_arrays(folder, part, ids, labels, weights)
         write_arrays(folder, "all", tokenizer.encode(made, world.texts, settings.tokenize.max_length), [0] * len(world.texts))
         train, validation, everything = (TokenArrays.open(folder, part) for part in ("train", "validation", "all"))
         meta = TokenMeta(

@@ -191,10 +191,10 @@ def test_a_signal_from_the_future_moves_nothing(make_signal: Make) -> None:
 def test_a_lever_that_is_off_begins_at_the_rules_start_and_goes_on_from_there(make_signal: Make) -> None:
     space, fired = {"prepare.half_life_days": 0}, [make_signal("quality"), make_signal("drift")]
     first = compile_patches(fired, space, PatchSet(), POLICY, DAY)
-    assert [patch.new for patch in first.patches] == [28]
+    assert [patch.new for patch in first.patches] == [14]
     fired = [make_signal("quality", value=0.4), make_signal("drift")]
     second = compile_patches(fired, space, PatchSet(patches=first.patches), POLICY, DAY + timedelta(days=1))
-    assert [patch.new for patch in second.patches] == [21]
+    assert [patch.new for patch in second.patches] == [10.5]
 
 
 def test_a_width_keeps_to_what_its_heads_allow(make_signal: Make) -> None:
