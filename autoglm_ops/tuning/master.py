@@ -1,7 +1,7 @@
 """TuneMaster: freeze-thaw over a pool of configurations, chosen by a learning-curve model, warm-started by earlier studies.
 
 Each move goes to the configuration, new or paused, whose end promises the largest expected improvement per cost on the best loss seen,
-and trains it to its next rung only. A fifth of the steps buys first looks at random configurations, so that a model that is wrong costs
+and trains it to its next rung only. A tenth of the steps buys first looks at random configurations, so that a model that is wrong costs
 a bounded share. The constants were chosen on three of the six benchmark tables (tests/benchmarks/bench_tune.py names them).
 """
 
@@ -21,9 +21,9 @@ from autoglm_ops.tuning.transfer import Earlier, promise, scaled
 
 COLD, WARM = 16, 4
 """First looks at random configurations before the model is asked, without and with history."""
-FITS = (4, 16, 20, 25, 30, 36, 45, 60, 80, 100, 150, 200, 300)
+FITS = (12, 16, 20, 25, 30, 36, 45, 60, 80, 100, 150, 200, 300)
 """Numbers of started configurations at which hyper-parameters are fitted again."""
-EXPLORE = 0.2
+EXPLORE = 0.1
 NEAR = 0.5
 """Freedom of hyper-parameters around those that history has shown, against 1 around the general ones."""
 
@@ -109,7 +109,8 @@ class TuneMaster:
             return Stop(why="every configuration is trained")
         seen, values = self._seen(view, rows)
         fitted = self._model(view)
-        points = Points(asked, np.ones(len(asked)), self._promised(asked))
+        end = np.ones(len(asked))
+        points = Points(asked, end, self._promised(asked, end))
         mean, spread = curves.predict(fitted.model, fitted.alike, seen, values, points)
         worth = curves.log_improvement(float(values.min()), mean, spread) - self._costs[asked]
         chosen = int(asked[int(np.argmax(worth))])
@@ -129,7 +130,7 @@ class TuneMaster:
                     loss.append(value)
         first = np.array([trial.curve[0][1] for trial in view.trials if trial.curve])
         where, time = np.array(row, dtype=np.int64), curves.log_time(np.array(step), view.steps)
-        return Points(where, time, self._promised(where) * time), scaled(np.array(loss), first)
+        return Points(where, time, self._promised(where, time)), scaled(np.array(loss), first)
 
     def _model(self, view: View) -> _Fitted:
         """Hyper-parameters as fitted when the last of FITS was reached: a function of the looks alone, remembered."""
@@ -157,8 +158,10 @@ class TuneMaster:
         model = curves.fit(start, around, NEAR if self._promise else 1.0, self._features, seen, values)
         return _Fitted(looks, model, curves.likeness(model, self._features, self._features))
 
-    def _promised(self, rows: NDArray[np.int64]) -> Array:
-        return self._promise.final[rows] if self._promise else np.zeros(len(rows))
+    def _promised(self, rows: NDArray[np.int64], time: Array) -> Array:
+        if self._promise is None:
+            return np.zeros(len(rows))
+        return np.asarray(self._promise.final[rows] * time**self._promise.bend)
 
     def _thinned(self) -> set[int]:
         kept = [self._rungs[0]]

@@ -9,20 +9,25 @@ A trial is paused whenever it is not being trained: to continue one costs its ne
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from autoglm_ops.contracts.record import Record
 
 
 class Seen(Record):
-    """One trial so far. `curve`: (step, loss) after each evaluation, less is better; `closed`: nothing more may be asked of it."""
+    """One trial so far. `curve`: (step, loss) after each evaluation, less is better. An open one is being trained, paused or trained to
+    its end; the others are given up, or could not be trained."""
 
     model_config = {**Record.model_config, "allow_inf_nan": True}  # a trial that diverged has an infinite loss
 
     number: int
     choices: dict[str, Any]
     curve: tuple[tuple[int, float], ...] = ()
-    closed: bool = False
+    state: Literal["open", "pruned", "failed"] = "open"
+
+    @property
+    def closed(self) -> bool:
+        return self.state != "open"
 
     @property
     def step(self) -> int:
@@ -47,10 +52,6 @@ class View(Record):
     left: int | None = None
     trials: tuple[Seen, ...] = ()
     looks: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def running(self) -> tuple[Seen, ...]:
-        return tuple(trial for trial in self.trials if not trial.closed and trial.step < self.steps)
 
     def before(self, looks: int) -> View:
         """The study as it was after its first `looks` looks."""

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 
 from autoglm_ops.contracts.record import Record
 from autoglm_ops.tuning import curves
-from autoglm_ops.tuning.curves import Array, Model, Points
+from autoglm_ops.tuning.curves import Array, Model, Places, Points
 from autoglm_ops.tuning.pool import Pool
 from autoglm_ops.tuning.space import Space
 
@@ -25,6 +25,7 @@ LEAST = 8
 """Trials below which a study says nothing."""
 RIDGE = 0.1
 SAMPLE = 64
+BENDS = (0.7, 1.0, 1.4, 2.0, 2.8)
 TRUST = 0.25
 """Prior variance of history's worth; its prior mean is 1."""
 
@@ -47,15 +48,18 @@ class Earlier(Record):
 
 
 class Promise(NamedTuple):
-    """`final`: the promised value of each row of the pool at the end of training, on the curve model's scale. `model`: its start."""
+    """`final`: the promised value of each row of the pool at the end of training, on the curve model's scale; at log time t it is
+    final × t^bend. `model`: where hyper-parameters start."""
 
     final: Array
+    bend: float
     model: Model
     reasons: tuple[str, ...]
 
 
 class _Heard(NamedTuple):
     final: Array
+    bend: float
     skill: float
     model: Model
 
@@ -78,7 +82,8 @@ def promise(pool: Pool, earlier: Sequence[Earlier], seed: int) -> Promise | None
     if not heard:
         return None
     model = Model(np.mean([one.model.values for one in heard], axis=0), TRUST)
-    return Promise(np.mean([one.final for one in heard], axis=0), model, tuple(reasons))
+    bend = float(np.mean([one.bend for one in heard]))
+    return Promise(np.mean([one.final for one in heard], axis=0), bend, model, tuple(reasons))
 
 
 def scaled(losses: Array, first: Array) -> Array:
@@ -89,37 +94,45 @@ def scaled(losses: Array, first: Array) -> Array:
 
 
 def _hear(pool: Pool, study: Earlier, seed: int) -> _Heard:
-    space, trials = pool.space, study.trials
-    features = np.array([space.features(trial.choices) for trial in trials])
-    model = _fitted(study, features, seed)
-    first = np.array([trial.curve[0][1] for trial in trials])
-    values = scaled(np.array([trial.curve[-1][1] for trial in trials]), first)
-    times = curves.log_time(np.array([trial.curve[-1][0] for trial in trials]), study.steps)
-    smooth = curves.likeness(model, features, features) * np.outer(times, times)
+    features = np.array([pool.space.features(trial.choices) for trial in study.trials])
+    places = [sorted({0, len(trial.curve) // 3, len(trial.curve) - 1}) for trial in study.trials]
+    rows = np.array([row for row, chosen in enumerate(places) for _ in chosen])
+    points = [study.trials[row].curve[place] for row, chosen in enumerate(places) for place in chosen]
+    values = scaled(np.array([loss for _, loss in points]), np.array([trial.curve[0][1] for trial in study.trials]))
+    times = curves.log_time(np.array([step for step, _ in points]), study.steps)
+    model = _fitted(features, rows, times, values, seed)
+    last = np.append(np.flatnonzero(np.diff(rows)), len(rows) - 1)
+    bend = _bend(times / times[last][rows], values, values[last][rows])
+    final, skill = _smoothed(model, features, pool.features, times[last] ** bend, values[last])
+    return _Heard(final, bend, skill, model)
+
+
+def _smoothed(model: Model, features: Array, asked: Array, reach: Array, values: Array) -> tuple[Array, float]:
+    """What the trials' last values say of each asked row at the end of training, and the skill of that. `reach`: how far each came."""
+    smooth = curves.likeness(model, features, features) * np.outer(reach, reach)
     smooth.flat[:: len(values) + 1] += RIDGE
     inverse = np.linalg.inv(smooth)
-    mean = float(values @ times / (times @ times))
-    weights = inverse @ (values - mean * times)
+    mean = float(values @ reach / (reach @ reach))
+    weights = inverse @ (values - mean * reach)
     left_out = values - weights / np.diag(inverse)
-    skill = float(spearmanr(left_out, values).statistic) if values.std() > 0 and left_out.std() > 0 else 0.0
-    final = mean + curves.likeness(model, pool.features, features) * times @ weights
-    return _Heard(final, skill, model)
+    varied = values.std() > 0 and left_out.std() > 0
+    skill = float(spearmanr(left_out, values).statistic) if varied else 0.0
+    return mean + curves.likeness(model, asked, features) @ (reach * weights), skill
 
 
-def _fitted(study: Earlier, features: Array, seed: int) -> Model:
-    """Hyper-parameters from a sample of its trials, at the beginning, the middle and the end of each."""
-    chosen = np.random.default_rng(seed).permutation(len(study.trials))[:SAMPLE]
-    rows, steps, losses = list[int](), list[int](), list[float]()
-    for row in chosen:
-        curve = study.trials[row].curve
-        for place in sorted({0, len(curve) // 3, len(curve) - 1}):
-            rows.append(int(row))
-            steps.append(curve[place][0])
-            losses.append(curve[place][1])
-    values = scaled(np.array(losses), np.array([study.trials[row].curve[0][1] for row in chosen]))
-    seen = Points(np.array(rows), curves.log_time(np.array(steps), study.steps), np.zeros(len(rows)))
+def _bend(time: Array, values: Array, final: Array) -> float:
+    """The power of log time by which curves come to their last value, by least squares over BENDS."""
+    errors = [float(((values - final * time**power) ** 2).sum()) for power in BENDS]
+    return BENDS[int(np.argmin(errors))]
+
+
+def _fitted(features: Array, rows: Places, times: Array, values: Array, seed: int) -> Model:
+    """Hyper-parameters from a sample of the trials."""
+    chosen = np.random.default_rng(seed).permutation(len(features))[:SAMPLE]
+    part = np.flatnonzero(np.isin(rows, chosen))
+    seen = Points(rows[part], times[part], np.zeros(len(part)))
     start = curves.prior_model(features.shape[1])
-    return curves.fit(start, start, 1.0, features, seen, values)
+    return curves.fit(start, start, 1.0, features, seen, values[part])
 
 
 def _fits(space: Space, choices: dict[str, Any]) -> bool:

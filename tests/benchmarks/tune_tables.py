@@ -135,7 +135,7 @@ class Clock:
             if isinstance(move, Stop):
                 return Reached(self.spent, len(self._trials), False)
             if isinstance(move, Prune):
-                self._trials[move.trial] = self._trials[move.trial].model_copy(update={"closed": True})
+                self._trials[move.trial] = self._trials[move.trial].model_copy(update={"state": "pruned"})
                 continue
             number, to = (self._start(move.choices), move.to) if isinstance(move, Start) else (move.trial, move.to)
             hit = self._look(number, to)
@@ -149,7 +149,7 @@ class Clock:
         gaps[self._rows] = np.inf
         row = int(np.argmin(gaps))
         self._rows.append(row)
-        self._trials.append(Seen.model_construct(number=len(self._trials), choices=self._pool.choices[row], curve=(), closed=False))
+        self._trials.append(Seen.model_construct(number=len(self._trials), choices=self._pool.choices[row], curve=(), state="open"))
         return len(self._trials) - 1
 
     def _look(self, number: int, to: int) -> int | None:
@@ -157,7 +157,7 @@ class Clock:
         hit = np.flatnonzero(losses[trial.step + 1 : to + 1] <= self._target)
         self.spent += int(hit[0]) + 1 if len(hit) else to - trial.step
         curve = (*trial.curve, (to, float(losses[to])))
-        self._trials[number] = Seen.model_construct(number=number, choices=trial.choices, curve=curve, closed=to >= self._steps)
+        self._trials[number] = Seen.model_construct(number=number, choices=trial.choices, curve=curve, state="open")
         self._looks.append((number, to))
         return int(hit[0]) if len(hit) else None
 
