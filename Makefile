@@ -11,7 +11,7 @@ TORCH      := 2.13.0
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check up down demo bench bench-data proof-data chaos-checkpoint doctor nightly lock clean
+.PHONY: help install run test check up down demo bench bench-data bench-tune proof-data chaos-checkpoint doctor nightly lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -57,6 +57,9 @@ bench-data: install ## the data engine beside datatrove, datasketch and rensa; M
 	@test -x $(PEERS)/bin/python || { $(PYTHON) -m venv $(PEERS) && $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  datatrove==0.10.1 datasketch==2.0.0 rensa==0.5.0 regex nltk orjson 'xxhash<4' pyarrow tokenizers; }
 	@python tests/benchmarks/bench_data.py --mb $(or $(MB),500) --repeats $(or $(REPEATS),5) --peers $(PEERS)/bin/python
+
+bench-tune: install ## steps to the target on learning-curve tables, beside random and Optuna; TABLES=DIR MINUTES=60
+	@OMP_NUM_THREADS=1 python tests/benchmarks/bench_tune.py $(if $(TABLES),--tables $(TABLES)) --minutes $(or $(MINUTES),60)
 
 proof-data: install ## a gigabyte of dirty text: folder, S3 and ten kills make one digest; memory at 10^5 and 10^6 documents
 	@python tests/benchmarks/proof_data.py --mb $(or $(MB),1000) $(ARGS)

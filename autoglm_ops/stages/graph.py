@@ -30,7 +30,14 @@ SPECS: dict[str, Spec] = {
             inputs="hardware folders",
             params="plan model train tokenize",
         ),
-        _stage("tune", "tuning", "training", after="tokenize plan", inputs="patches folders", params="tune train model seed"),
+        _stage(
+            "tune",
+            "tuning",
+            "training",
+            after="tokenize plan",
+            inputs="patches folders history",
+            params="tune train model seed",
+        ),
         _stage("train", "training", after="prepare tokenize plan tune", inputs="folders", params="train model tokenize seed"),
         _stage(
             "evaluate",

@@ -15,10 +15,10 @@ from autoglm_ops.contracts.feedback import FeedbackSnapshot, PatchSet
 from autoglm_ops.contracts.inputs import AsOf, Folders
 from autoglm_ops.contracts.record import Record, digest_of
 from autoglm_ops.contracts.release import Champion
-from autoglm_ops.contracts.training import HardwareSpec
+from autoglm_ops.contracts.training import HardwareSpec, StudyHistory
 from autoglm_ops.errors import BadData
 from autoglm_ops.settings import PLACEMENT, Settings
-from autoglm_ops.stages import folders
+from autoglm_ops.stages import folders, studies
 from autoglm_ops.versioning import git
 
 # What changes neither data nor weights: left out of the content key, so that a switched-off promotion is no new model.
@@ -36,6 +36,7 @@ class Snapshot:
     patches: PatchSet
     feedback: FeedbackSnapshot
     folders: Folders
+    history: StudyHistory
 
     def records(self) -> dict[str, Record]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -75,6 +76,7 @@ def take(settings: Settings, origin: Path, home: Path, as_of: date | None, today
         patches=_patches(home, date.fromisoformat(day)),
         feedback=feedback,
         folders=folders.look(settings, origin),
+        history=studies.history(settings, home),
     )
 
 

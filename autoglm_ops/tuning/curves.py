@@ -79,7 +79,7 @@ def predict(model: Model, alike: Array, seen: Points, values: Array, asked: Poin
     a, b, c, d, e, _ = model.amplitudes
     own = (a + b + d) * asked.time**2 + (c + e) * asked.time + model.trust * asked.prior**2
     spread = np.sqrt(np.maximum(own - (across * across).sum(0), 1e-9))
-    return asked.prior + across.T @ weighed, spread
+    return np.asarray(asked.prior + across.T @ weighed), np.asarray(spread)
 
 
 def log_improvement(best: float, mean: Array, spread: Array) -> Array:
@@ -87,7 +87,7 @@ def log_improvement(best: float, mean: Array, spread: Array) -> Array:
     z = (best - mean) / spread
     near = spread * (z * ndtr(z) + np.exp(-z * z / 2) / np.sqrt(2 * np.pi))
     far = np.log(spread) - z * z / 2 - np.log(np.sqrt(2 * np.pi) * np.maximum(z * z, 1))
-    return np.where(z > -5, np.log(np.maximum(near, 1e-300)), far)
+    return np.asarray(np.where(z > -5, np.log(np.maximum(near, 1e-300)), far))
 
 
 def fit(start: Model, around: Model, width: float, features: Array, seen: Points, values: Array) -> Model:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from autoglm_ops.tuning import curves
 from autoglm_ops.tuning.curves import Array, Model, Points
-from autoglm_ops.tuning.moves import Continue, Move, Start, Stop, View, following
+from autoglm_ops.tuning.moves import Continue, Move, Start, Stop, View, ending, following
 from autoglm_ops.tuning.pool import Pool
 from autoglm_ops.tuning.transfer import Earlier, promise, scaled
 
@@ -64,27 +64,13 @@ class TuneMaster:
         return self._promise.reasons if self._promise else ()
 
     def next(self, view: View) -> Move:
-        if view.left is not None and (finish := self._finish(view)):
-            return finish
+        if end := ending(view, self._rungs):
+            return end
         rows = [self._pool.row(trial.choices) for trial in view.trials]
         fresh = self._fresh(view, set(rows))
         if fresh is not None:
             return Start(choices=self._pool.choices[fresh], to=self._rungs[0], why="a first look")
         return self._best(view, rows)
-
-    def _finish(self, view: View) -> Move | None:
-        """The leader's rest, when what is left is just enough for it; None while there is more, Stop when there is nothing to do."""
-        left = view.left or 0
-        leader = min(view.trials, key=lambda trial: (trial.loss, trial.number), default=None)
-        if leader is None:
-            return None if left >= self._rungs[0] else Stop(why=f"{left} steps are left")
-        rest = view.steps - leader.step if not leader.closed else 0
-        widest = max(after - before for before, after in zip((0, *self._rungs), self._rungs, strict=False))
-        if left >= rest + widest:
-            return None
-        if rest and left >= rest:
-            return Continue(trial=leader.number, to=view.steps, why="the leader's rest, while the steps last")
-        return Stop(why=f"{left} steps are left, and the leader is trained")
 
     def _fresh(self, view: View, taken: set[int]) -> int | None:
         """A row to look at whatever the model says: the first ones, then random ones while few are known or exploring has its share."""
@@ -95,13 +81,15 @@ class TuneMaster:
             return waiting[0]
         least = WARM if self._promise else COLD
         blind = next((place for place, row in enumerate(self._order) if row not in taken), None)
-        if blind is None or (len(view.trials) >= least and EXPLORE * sum(t.step for t in view.trials) <= blind * self._rungs[0]):
+        if blind is None or (
+            len(view.trials) >= least and EXPLORE * sum(t.step for t in view.trials) <= blind * self._rungs[0]
+        ):
             return None
         return int(self._order[blind])
 
     def _best(self, view: View, rows: list[int]) -> Move:
         """The configuration of most expected improvement per cost."""
-        trained = {row: trial for row, trial in zip(rows, view.trials, strict=True)}
+        trained = dict(zip(rows, view.trials, strict=True))
         paused = [row for row, trial in trained.items() if not trial.closed and trial.step < view.steps]
         new = [row for row in range(self._pool.offered) if row not in trained] if len(view.trials) < view.budget else []
         asked = np.array([*paused, *new], dtype=np.int64)
@@ -154,7 +142,7 @@ class TuneMaster:
         if len(values) > curves.FITTED:
             random = np.random.default_rng((self._seed, len(looks)))
             part = np.sort(random.choice(len(values), curves.FITTED, replace=False))
-            seen, values = Points(*(column[part] for column in seen)), values[part]
+            seen, values = Points(seen.row[part], seen.time[part], seen.prior[part]), values[part]
         model = curves.fit(start, around, NEAR if self._promise else 1.0, self._features, seen, values)
         return _Fitted(looks, model, curves.likeness(model, self._features, self._features))
 

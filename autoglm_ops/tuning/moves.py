@@ -13,6 +13,11 @@ from typing import Any, Literal, Protocol
 
 from autoglm_ops.contracts.record import Record
 
+SIZE = 512
+"""Configurations of a pool."""
+PAUSING = frozenset({"halving", "tunemaster", "hyperband"})
+"""Strategies that look early: their rungs grow by a factor. The others score a trial at even distances."""
+
 
 class Seen(Record):
     """One trial so far. `curve`: (step, loss) after each evaluation, less is better. An open one is being trained, paused or trained to
@@ -56,7 +61,7 @@ class View(Record):
     def before(self, looks: int) -> View:
         """The study as it was after its first `looks` looks."""
         kept = self.looks[:looks]
-        last = {trial: step for trial, step in kept}
+        last = dict(kept)
         trials = tuple(
             trial.model_copy(update={"curve": tuple(point for point in trial.curve if point[0] <= last[trial.number])})
             for trial in self.trials
@@ -105,3 +110,18 @@ def ladder(steps: int, looks: int, factor: float = 1.0) -> tuple[int, ...]:
 def following(rungs: tuple[int, ...], step: int) -> int:
     """The first rung after `step`."""
     return next(rung for rung in rungs if rung > step)
+
+
+def ending(view: View, rungs: tuple[int, ...]) -> Move | None:
+    """How a bounded study ends: with its leader's rest, while the steps last, and then a stop. None while there is more to spend."""
+    if view.left is None:
+        return None
+    open_trials = [trial for trial in view.trials if not trial.closed]
+    leader = min(open_trials, key=lambda trial: (trial.loss, trial.number), default=None)
+    rest = view.steps - leader.step if leader else rungs[0]
+    widest = max(after - before for before, after in zip((0, *rungs), rungs, strict=False))
+    if view.left >= rest + widest:
+        return None
+    if leader and rest and view.left >= rest:
+        return Continue(trial=leader.number, to=following(rungs, leader.step), why="the leader's rest, while the steps last")
+    return Stop(why=f"{view.left} steps are left, and the leader is trained" if not rest else f"{view.left} steps are left")

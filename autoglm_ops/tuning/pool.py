@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
+from autoglm_ops.tuning.moves import SIZE
 from autoglm_ops.tuning.space import Space
-
-SIZE = 512
 
 
 class Pool:

@@ -44,6 +44,7 @@ class Asked:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._rungs, self._seed, self._make, self._limit = tuple(rungs), seed, sampler, limit
         self._first = tuple(first)
+        self._pending: optuna.Trial | None = None
         self._space, self._pruner = space, pruner or optuna.pruners.NopPruner()
         self._reset()
 
@@ -65,7 +66,7 @@ class Asked:
         if len(view.trials) < len(self._first):
             return dict(self._first[len(view.trials)])
         if self._pending is None:
-            self._finish(view)
+            self._finish()
             self._study.sampler = self._make(self._seed + len(view.trials))
             self._pending = self._ask()
             self._study.sampler = optuna.samplers.RandomSampler(seed=self._seed)
@@ -75,7 +76,8 @@ class Asked:
         self._study = optuna.create_study(study_name="study", direction="minimize", pruner=self._pruner)
         self._study.sampler = optuna.samplers.RandomSampler(seed=self._seed)
         self._told = list[tuple[optuna.Trial, Seen]]()
-        self._pending: optuna.Trial | None = None
+        self._closed = set[int]()
+        self._pending = None
 
     @property
     def _open(self) -> optuna.Trial | None:
@@ -87,20 +89,20 @@ class Asked:
             self._reset()
         for shown in view.trials:
             if shown.number == len(self._told):
-                self._finish(view)
+                self._finish()
                 self._told.append((self._started(shown), Seen(number=shown.number, choices=shown.choices)))
             trial, known = self._told[shown.number]
-            if known != shown and shown.number == len(self._told) - 1:  # what is closed there can take no more scores
+            if known != shown and shown.number not in self._closed:  # what is closed there can take no more scores
                 for step, loss in shown.curve[len(known.curve) :]:
                     trial.report(min(loss, 1e9), step)
             self._told[shown.number] = (trial, shown)
 
-    def _finish(self, view: View) -> None:
+    def _finish(self) -> None:
         """Close every trial told so far."""
-        states = [trial.state for trial in self._study.get_trials(deepcopy=False)]
         for trial, seen in self._told:
-            if states[trial.number].is_finished():
+            if seen.number in self._closed:
                 continue
+            self._closed.add(seen.number)
             if seen.state == "open":
                 self._study.tell(trial, min(seen.loss, 1e9))
             else:
@@ -119,9 +121,7 @@ class Asked:
 
     def _ask(self) -> optuna.Trial:
         trial = self._study.ask()
-        for dimension in self._space.ordered:
-            if dimension.active(trial.params):
-                _suggest(trial, dimension)
+        suggest(trial, self._space)
         return trial
 
 
@@ -181,6 +181,13 @@ def grid_points(space: Space, levels: int = GRID_LEVELS) -> dict[str, list[Any]]
             places = [place / (levels - 1) for place in range(levels)]
             points[dimension.key] = sorted({dimension.value(place) for place in places})
     return points
+
+
+def suggest(trial: optuna.Trial, space: Space) -> None:
+    """Let the trial's sampler choose a value for every dimension that counts."""
+    for dimension in space.ordered:
+        if dimension.active(trial.params):
+            _suggest(trial, dimension)
 
 
 def _suggest(trial: optuna.Trial, dimension: Dimension) -> None:

@@ -186,7 +186,9 @@ def _check_condition(dimension: Dimension, known: Mapping[str, Dimension]) -> No
         return
     where, other = f"{PREFIX}{dimension.key}", known.get(dimension.when.key)
     if other is None or other.when is not None or other.key == dimension.key:
-        raise UsageError(f"{where}: when names {dimension.when.key!r}, which must be another key of tune.space without a condition")
+        raise UsageError(
+            f"{where}: when names {dimension.when.key!r}, which must be another key of tune.space without a condition"
+        )
     if not any(other.contains(value) for value in dimension.when.values):
         raise UsageError(
             f"{where}: when {other.key} is one of {list(dimension.when.values)!r} can never hold, since {PREFIX}{other.key} is "

@@ -98,7 +98,12 @@ def cell(method: str, tables: list[Table], task: int, seed: int) -> dict[str, An
         strategy = ASKED[method](table, pool, seed)
     reached: Reached = Clock(table, drawn, pool, whole).run(strategy)
     seconds = round(time.process_time() - began, 2)
-    return {"steps": reached.steps if reached.found else whole, "found": reached.found, "started": reached.started, "seconds": seconds}
+    return {
+        "steps": reached.steps if reached.found else whole,
+        "found": reached.found,
+        "started": reached.started,
+        "seconds": seconds,
+    }
 
 
 def random_steps(table: Table, drawn: Draw, seed: int) -> float:
@@ -158,9 +163,7 @@ def compare(cells: dict[str, Any], tables: list[Table], method: str, peer: str, 
 
 def done_seeds(cells: dict[str, Any], tables: list[Table], methods: tuple[str, ...], seeds: int) -> list[int]:
     return [
-        seed
-        for seed in range(seeds)
-        if all(f"{method}/{table.name}/{seed}" in cells for method in methods for table in tables)
+        seed for seed in range(seeds) if all(f"{method}/{table.name}/{seed}" in cells for method in methods for table in tables)
     ]
 
 
@@ -169,9 +172,11 @@ def show(cells: dict[str, Any], tables: list[Table], seeds: int) -> dict[str, An
     for column in ("method", "against", "geometric mean", "95 % interval", "worst task", "judged", "seeds"):
         printed.add_column(column)
     result: dict[str, Any] = {}
-    for method, peers in [(one, PEERS) for one in OURS[:2]] + [("shuffled", ("cold", "random")), ("inverted", ("cold", "random"))] + [
-        (peer, ("random",)) for peer in PEERS[1:]
-    ]:
+    for method, peers in (
+        [(one, PEERS) for one in OURS[:2]]
+        + [("shuffled", ("cold", "random")), ("inverted", ("cold", "random"))]
+        + [(peer, ("random",)) for peer in PEERS[1:]]
+    ):
         for peer in peers:
             shared = done_seeds(cells, tables, (method, peer), seeds)
             if not shared:
@@ -189,7 +194,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--tables", type=Path, help="folder of *.json.gz tables; without it nothing is measured")
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--minutes", type=float, default=60.0, help="stop after so many; what is measured is kept for the next call")
+    parser.add_argument(
+        "--minutes", type=float, default=60.0, help="stop after so many; what is measured is kept for the next call"
+    )
     parser.add_argument("--methods", nargs="+", default=["random", *OURS, *PEERS[1:]], choices=[*OURS, *PEERS])
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / ".autoglm" / "bench" / "tune-cells.json")
     asked = parser.parse_args()

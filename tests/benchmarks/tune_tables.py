@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoglm_ops.tuning.moves import Continue, Prune, Seen, Start, Stop, Strategy, View
+from autoglm_ops.tuning.moves import Prune, Seen, Start, Stop, Strategy, View
 from autoglm_ops.tuning.pool import Pool
 from autoglm_ops.tuning.space import Dimension, Space
 from autoglm_ops.tuning.transfer import Earlier, Told
@@ -69,14 +69,19 @@ def _table(path: Path) -> Table:
 
 def _choices(given: dict[str, float]) -> dict[str, Any]:
     """Momenta as their distance to 1, where they are spread evenly in the logarithm as the others are."""
-    return {f"one_minus_{key}" if key.startswith("beta") else key: 1 - value if key.startswith("beta") else value for key, value in given.items()}
+    return {
+        f"one_minus_{key}" if key.startswith("beta") else key: 1 - value if key.startswith("beta") else value
+        for key, value in given.items()
+    }
 
 
 def space_of(table: Table) -> Space:
     """Bounds as the configurations lie: all loguniform."""
     keys = sorted(table.choices[0])
     bounds = {key: [choice[key] for choice in table.choices] for key in keys}
-    return Space(dimensions=tuple(Dimension(key=key, kind="loguniform", low=min(bounds[key]), high=max(bounds[key])) for key in keys))
+    return Space(
+        dimensions=tuple(Dimension(key=key, kind="loguniform", low=min(bounds[key]), high=max(bounds[key])) for key in keys)
+    )
 
 
 def draw(table: Table, seed: int) -> Draw:
@@ -104,7 +109,9 @@ def history(tables: list[Table], but: Table, known: NDArray[np.int64], control: 
             turned[order] = loss[order[::-1]]
             loss = turned
         trials = tuple(
-            Told.model_construct(choices=table.choices[row], curve=tuple((step, float(one[step])) for step in range(1, table.steps + 1)))
+            Told.model_construct(
+                choices=table.choices[row], curve=tuple((step, float(one[step])) for step in range(1, table.steps + 1))
+            )
             for row, one in zip(known, loss, strict=True)
         )
         studies.append(Earlier.model_construct(name=table.name, steps=table.steps, trials=trials))
@@ -149,7 +156,9 @@ class Clock:
         gaps[self._rows] = np.inf
         row = int(np.argmin(gaps))
         self._rows.append(row)
-        self._trials.append(Seen.model_construct(number=len(self._trials), choices=self._pool.choices[row], curve=(), state="open"))
+        self._trials.append(
+            Seen.model_construct(number=len(self._trials), choices=self._pool.choices[row], curve=(), state="open")
+        )
         return len(self._trials) - 1
 
     def _look(self, number: int, to: int) -> int | None:

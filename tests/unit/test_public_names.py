@@ -38,8 +38,8 @@ GROUPS = {
 RECORDS = {
     "Alert", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally", "DriftReport", "EvaluationReport",
     "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "Folders", "GateVerdict", "HardwareSpec", "Interval", "JobSpec",
-    "JobStatus", "LabelledRow", "LocationProfile", "LogCommit", "ModelRef", "ModelShape", "PackedDataset", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe", "RunInfo",
-    "SearchSpacePatch", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "SuiteReport", "TokenMeta",
+    "JobStatus", "LabelledRow", "LocationProfile", "LogCommit", "ModelRef", "ModelShape", "PackedDataset", "PastStudy", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe", "RunInfo",
+    "SearchSpacePatch", "Signal", "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "StudyHistory", "SuiteReport", "TokenMeta",
     "TrainingRecord", "Trial", "TuningReport", "ValidationReport",
 }  # fmt: skip
 MODULES = ("arrays", "cluster", "data", "feedback", "flow", "follow", "inputs", "record", "release", "serving", "training")
