@@ -2,7 +2,7 @@
 
 Each move goes to the configuration, new or paused, whose end promises the largest expected improvement per cost on the best loss seen,
 and trains it to its next rung only. A tenth of the steps buys first looks at random configurations, so that a model that is wrong costs
-a bounded share. The constants were chosen on three of the six benchmark tables (tests/benchmarks/bench_tune.py names them).
+a bounded share. The constants were chosen on four of the six benchmark tables (tests/benchmarks/bench_tune.py names them).
 """
 
 from __future__ import annotations
@@ -79,13 +79,20 @@ class TuneMaster:
         waiting = [row for row in self._first if row not in taken]
         if waiting:
             return waiting[0]
-        least = WARM if self._promise else COLD
-        blind = next((place for place, row in enumerate(self._order) if row not in taken), None)
+        least, blind = self._least, self._blind(taken)
         if blind is None or (
             len(view.trials) >= least and EXPLORE * sum(t.step for t in view.trials) <= blind * self._rungs[0]
         ):
             return None
         return int(self._order[blind])
+
+    def _blind(self, taken: set[int]) -> int | None:
+        """Where the random order was followed to; None when it is at its end."""
+        return next((place for place, row in enumerate(self._order) if row not in taken), None)
+
+    @property
+    def _least(self) -> int:
+        return WARM if self._promise else COLD
 
     def _best(self, view: View, rows: list[int]) -> Move:
         """The configuration of most expected improvement per cost."""
@@ -116,7 +123,9 @@ class TuneMaster:
                     row.append(place)
                     step.append(at)
                     loss.append(value)
-        first = np.array([trial.curve[0][1] for trial in view.trials if trial.curve])
+        blind = set(self._order[: max(self._least, self._blind(set(rows)) or 0)])
+        looked = [(place in blind, trial.curve[0][1]) for place, trial in zip(rows, view.trials, strict=True) if trial.curve]
+        first = np.array([loss for chance, loss in looked if chance] or [loss for _, loss in looked])
         where, time = np.array(row, dtype=np.int64), curves.log_time(np.array(step), view.steps)
         return Points(where, time, self._promised(where, time)), scaled(np.array(loss), first)
 
