@@ -38,6 +38,7 @@ GROUPS = (
     "replay",
     "snapshot",
     "plan",
+    "tune",
     "data",
     "report",
     "release",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoglm_ops.contracts.arrays import TokenArrays, TokenMeta
 from autoglm_ops.contracts.feedback import PatchSet
-from autoglm_ops.contracts.training import PastStudy, StudyHistory, TuningReport
+from autoglm_ops.contracts.training import ParallelPlan, PastStudy, StudyHistory, TuningReport
 from autoglm_ops.settings import Settings, resolve
 from autoglm_ops.stages import folders, studies
 from autoglm_ops.stages.base import Context, Outcome
@@ -18,7 +18,7 @@ from autoglm_ops.training.models import ModelSpec, build, shape_of
 from autoglm_ops.training.recipe import Recipe
 from autoglm_ops.training.settings import overlay
 from autoglm_ops.tuning.moves import PAUSING, SIZE
-from autoglm_ops.tuning.space import Space, parse_space, patched
+from autoglm_ops.tuning.space import Space, changes, parse_space, patched
 
 if TYPE_CHECKING:
     from autoglm_ops.tuning.study import Budget, Trainer
@@ -64,10 +64,10 @@ def _study(context: Context, space: Space) -> TuningReport:
     from autoglm_ops.tuning import strategies, study
 
     torch.set_num_threads(1)
-    tune, budget = context.settings.tune, budget_of(context)
+    tune, budget = context.settings.tune, budget_of(context.settings, context.scratch.name)
     meta = TokenMeta.read(context.output("tokenize", "meta.json"))
     default = study.checked(space, _present(context.settings, meta, context, space))
-    rungs = rungs_of(context)
+    rungs = rungs_of(context.settings)
     strategy = strategies.make(
         tune.strategy,
         space,
@@ -83,11 +83,11 @@ def _study(context: Context, space: Space) -> TuningReport:
     return report.model_copy(update={"reasons": (*report.reasons, *heard)})
 
 
-def budget_of(context: Context) -> Budget:
-    """What the study may take, from the settings."""
+def budget_of(settings: Settings, name: str) -> Budget:
+    """What the study `name` may take."""
     from autoglm_ops.tuning.study import Budget
 
-    tune, asked = context.settings.tune, context.settings.tune.budget
+    tune, asked = settings.tune, settings.tune.budget
     pausing = tune.strategy in PAUSING
     return Budget(
         trials=asked.trials or (SIZE if pausing else tune.trials),
@@ -96,17 +96,39 @@ def budget_of(context: Context) -> Budget:
         seconds=tune.seconds,
         cost=asked.cost,
         hourly=asked.hourly,
-        seed=context.settings.seed,
-        context=f"{context.scratch.name} {tune.steps}",
+        seed=settings.seed,
+        context=f"{name} {tune.steps}",
     )
 
 
-def rungs_of(context: Context) -> tuple[int, ...]:
+def rungs_of(settings: Settings) -> tuple[int, ...]:
     """The steps after which trials are scored."""
     from autoglm_ops.tuning import strategies
 
-    tune = context.settings.tune
+    tune = settings.tune
+    strategies.STRATEGIES.get(tune.strategy)
     return strategies.rungs_of(tune.strategy, tune.steps, min(tune.looks, tune.steps))
+
+
+def dry_run(settings: Settings, patches: PatchSet, plan: ParallelPlan | None) -> dict[str, Any]:
+    """What a study would search and may take, before a step is spent. Seconds and cost are None until `plan` said how long a step takes."""
+    raw, reasons = patched(settings.tune.space, patches.patches)
+    space, budget = parse_space(raw), budget_of(settings, "")
+    steps = budget.total or budget.trials * budget.steps
+    seconds = round(steps * plan.step_seconds, 1) if plan and plan.step_seconds else None
+    return {
+        "strategy": settings.tune.strategy,
+        "version": space.version,
+        "space": space.as_settings(),
+        "changes": list(changes(parse_space(settings.tune.space).as_settings(), space.as_settings())),
+        "reasons": list(reasons),
+        "rungs": list(rungs_of(settings)),
+        "trials": budget.trials,
+        "steps": steps,
+        "seconds": seconds,
+        "hard_stop_seconds": budget.seconds,
+        "cost": None if seconds is None else round(seconds / 3600 * budget.hourly, 4),
+    }
 
 
 def _trials(context: Context, meta: TokenMeta, rungs: tuple[int, ...]) -> Trainer:

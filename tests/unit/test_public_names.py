@@ -13,7 +13,7 @@ from autoglm_ops.stages import graph
 
 COMMANDS = {
     "data", "demo", "doctor", "down", "feedback", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve", "snapshot",
-    "stage", "up",
+    "stage", "tune", "up",
 }  # fmt: skip
 GROUPS = {
     "data": {
