@@ -2,7 +2,7 @@
 
 Each move goes to the configuration, new or paused, whose end promises the largest expected improvement per cost on the best loss seen,
 and trains it to its next rung only. A tenth of the steps buys first looks at random configurations, so that a model that is wrong costs
-a bounded share. The constants were chosen on four of the six benchmark tables (tests/benchmarks/bench_tune.py names them).
+a bounded share. The constants were chosen on three of the six benchmark tables (tests/benchmarks/bench_tune.py names them).
 """
 
 from __future__ import annotations
@@ -123,9 +123,7 @@ class TuneMaster:
                     row.append(place)
                     step.append(at)
                     loss.append(value)
-        blind = set(self._order[: max(self._least, self._blind(set(rows)) or 0)])
-        looked = [(place in blind, trial.curve[0][1]) for place, trial in zip(rows, view.trials, strict=True) if trial.curve]
-        first = np.array([loss for chance, loss in looked if chance] or [loss for _, loss in looked])
+        first = np.array([trial.curve[0][1] for trial in view.trials if trial.curve])
         where, time = np.array(row, dtype=np.int64), curves.log_time(np.array(step), view.steps)
         return Points(where, time, self._promised(where, time)), scaled(np.array(loss), first)
 
