@@ -37,7 +37,8 @@ class _Fitted(NamedTuple):
 
 
 class TuneMaster:
-    """A `Strategy`. `first`: configurations to look at before all others (the present settings). `cost` of one step, in any unit."""
+    """A `Strategy`. `first`: configurations to look at before all others (the present settings). `cost` of one step, in any unit.
+    `reasons`: what became of the earlier studies."""
 
     def __init__(
         self,
@@ -54,14 +55,9 @@ class TuneMaster:
         self._order = np.random.default_rng((seed, 9)).permutation(pool.offered).tolist()
         self._features = pool.features
         self._costs = np.log([cost(choices) for choices in pool.choices])
-        self._promise = promise(pool, earlier, seed) if earlier else None
+        self._promise, self.reasons = promise(pool, earlier, seed)
         self._kept = self._thinned()
         self._fitted = list[_Fitted]()
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """What became of the earlier studies."""
-        return self._promise.reasons if self._promise else ()
 
     def next(self, view: View) -> Move:
         if end := ending(view, self._rungs):

@@ -54,7 +54,6 @@ class Promise(NamedTuple):
     final: Array
     bend: float
     model: Model
-    reasons: tuple[str, ...]
 
 
 class _Heard(NamedTuple):
@@ -64,8 +63,8 @@ class _Heard(NamedTuple):
     model: Model
 
 
-def promise(pool: Pool, earlier: Sequence[Earlier], seed: int) -> Promise | None:
-    """The mean of what the studies with skill promise; None when none has."""
+def promise(pool: Pool, earlier: Sequence[Earlier], seed: int) -> tuple[Promise | None, tuple[str, ...]]:
+    """The mean of what the studies with skill promise, None when none has; and what became of each."""
     heard, reasons = list[_Heard](), list[str]()
     for place, study in enumerate(earlier):
         usable = [trial for trial in study.trials if trial.curve and _fits(pool.space, trial.choices)]
@@ -80,10 +79,10 @@ def promise(pool: Pool, earlier: Sequence[Earlier], seed: int) -> Promise | None
         reasons.append(f"{study.name} is heard: {said}")
         heard.append(found)
     if not heard:
-        return None
+        return None, tuple(reasons)
     model = Model(np.mean([one.model.values for one in heard], axis=0), TRUST)
     bend = float(np.mean([one.bend for one in heard]))
-    return Promise(np.mean([one.final for one in heard], axis=0), bend, model, tuple(reasons))
+    return Promise(np.mean([one.final for one in heard], axis=0), bend, model), tuple(reasons)
 
 
 def scaled(losses: Array, first: Array) -> Array:

@@ -76,15 +76,16 @@ def test_history_starts_near_the_valley() -> None:
 
 def test_history_without_skill_is_left_out_and_costs_nothing() -> None:
     pool = Pool.of(SPACE, 3, 64)
-    assert promise(pool, [told(11, "shuffled")], seed=1) is None
-    assert promise(pool, [told(11)], seed=1) is not None
+    nothing, reasons = promise(pool, [told(11, "shuffled")], seed=1)
+    assert nothing is None and "past is left out" in reasons[0]
+    assert promise(pool, [told(11)], seed=1)[0] is not None
     plain, shuffled = (TuneMaster(Pool.of(SPACE, 3, 64), RUNGS, seed=1, earlier=e) for e in ([], [told(11, "shuffled")]))
     assert play(plain, 20) == play(shuffled, 20)
 
 
 def test_history_of_another_space_says_nothing() -> None:
     other = Told(choices={"train.schedule": "linear"}, curve=((1, 0.5),))
-    assert promise(Pool.of(SPACE, 3, 16), [Earlier(name="x", steps=9, trials=(other,) * 20)], seed=1) is None
+    assert promise(Pool.of(SPACE, 3, 16), [Earlier(name="x", steps=9, trials=(other,) * 20)], seed=1)[0] is None
 
 
 def test_losses_that_are_no_numbers_are_bad_and_nothing_more() -> None:
