@@ -40,6 +40,7 @@ GROUPS = (
     "submit",
     "plan",
     "launch",
+    "tune",
     "data",
     "report",
     "release",

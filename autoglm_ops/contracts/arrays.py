@@ -67,6 +67,12 @@ class TokenArrays:
         """Tokens per row, int64 [rows]."""
         return np.diff(self.offsets)
 
+    def take(self, rows: NDArray[np.int64]) -> TokenArrays:
+        """These rows, copied, in this order."""
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths[rows])])
+        parts = [self[int(row)] for row in rows]
+        return TokenArrays(np.concatenate([*parts, np.empty(0, np.int32)]), offsets, np.asarray(self.labels)[rows])
+
 
 def write_arrays(
     folder: Path, split: str, rows: Iterable[Sequence[int]], labels: Sequence[int], weights: Sequence[float] = ()

@@ -176,6 +176,26 @@ class TrainingChange(Record):
     step: int = 0
 
 
+class PastStudy(Record):
+    """What later studies may learn from: the space, `steps` of a whole training, and the trials that were scored.
+
+    data: digest of the dataset. objective: what `curve` scores say.
+    """
+
+    name: str
+    objective: str
+    steps: int
+    space: dict[str, Any]
+    data: str
+    trials: tuple[Trial, ...]
+
+
+class StudyHistory(Record):
+    """`inputs/history.json`: earlier studies, oldest first."""
+
+    studies: tuple[PastStudy, ...] = ()
+
+
 class TrainingRecord(Record):
     """`out/train/training.json`. Only what the same parameters, data and ranks always give."""
 

@@ -157,13 +157,33 @@ class Plan(Section):
     """Null lets the planner choose, here and above; it states why."""
 
 
+class TuneBudget(Section):
+    trials: int | None = Field(default=None, ge=1, le=100_000)
+    """Configurations that may be started; null is tune.trials, and 512 for strategies that pause and continue."""
+    steps: int | None = Field(default=None, ge=1)
+    """Steps of all trials together; null is tune.trials x tune.steps."""
+    cost: float | None = Field(default=None, gt=0)
+    """Money: a hard stop, metered at tune.budget.hourly."""
+    hourly: float = Field(default=0.0, ge=0)
+    """What an hour of this machine costs."""
+
+
 class Tune(Section):
     enabled: bool = True
+    strategy: str = "tpe"
+    """random, grid, tpe, gp, hyperband, halving or tunemaster, or a name that another package offers."""
     trials: int = Field(default=8, ge=1, le=10_000)
     steps: Count = 80
     """Optimiser steps a trial may take."""
+    looks: int = Field(default=3, ge=1, le=50)
+    """How often a trial is scored at most; a score costs about as much as twenty steps."""
+    folds: int = Field(default=1, ge=1, le=20)
+    """Above 1, a trial trains so many models, each scored on its part of the training rows (k-fold)."""
     seconds: Positive = 240.0
     """A hard stop: the stage fails and says so, rather than tuning on."""
+    budget: TuneBudget = TuneBudget()
+    history: bool = True
+    """Let earlier studies warm-start a tunemaster study."""
     space: dict[str, dict[str, Any]] = {}
     """Settings key -> {loguniform|uniform|int: [low, high]} or {choice: [...]}."""
 
@@ -270,6 +290,8 @@ class Tracking(Section):
     uri: str | None = None
     """The MLflow tracking and registry URI; null is SQLite under $AUTOGLM_HOME."""
     experiment: str = "autoglm"
+    studies: str | None = None
+    """A PostgreSQL URL that keeps tuning studies on a server; null is SQLite in the run's scratch. It may hold a password: give it by environment."""
 
 
 Away = Literal["validate", "prepare", "tokenize", "plan", "tune", "train", "evaluate", "gate", "report"]

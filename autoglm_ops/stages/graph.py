@@ -36,7 +36,7 @@ SPECS: dict[str, Spec] = {
             "training",
             "feedback/levers.py",
             after="tokenize plan",
-            inputs="patches folders",
+            inputs="patches folders history",
             params="tune train model seed",
         ),
         _stage("train", "training", after="prepare tokenize plan tune", inputs="folders", params="train model tokenize seed"),

@@ -16,10 +16,10 @@ from autoglm_ops.contracts.inputs import AsOf, Folders
 from autoglm_ops.contracts.production import SignalsOfDay
 from autoglm_ops.contracts.record import Record, digest_of
 from autoglm_ops.contracts.release import Champion
-from autoglm_ops.contracts.training import HardwareSpec
+from autoglm_ops.contracts.training import HardwareSpec, StudyHistory
 from autoglm_ops.errors import BadData, SettingsError
 from autoglm_ops.settings import PLACEMENT, Settings
-from autoglm_ops.stages import folders
+from autoglm_ops.stages import folders, studies
 from autoglm_ops.versioning import git
 
 # What changes neither data nor weights: left out of the content key, so that a switched-off promotion is no new model.
@@ -39,6 +39,7 @@ class Snapshot:
     feedback: FeedbackSnapshot
     folders: Folders
     signals: SignalsOfDay
+    history: StudyHistory
 
     def records(self) -> dict[str, Record]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -80,6 +81,7 @@ def take(settings: Settings, origin: Path, home: Path, as_of: date | None, today
         feedback=feedback,
         folders=folders.look(settings, origin),
         signals=_signals(settings, home, date.fromisoformat(day)),
+        history=studies.history(settings, home),
     )
 
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from autoglm_ops.contracts.feedback import SearchSpacePatch
-from autoglm_ops.contracts.record import Record
+from autoglm_ops.contracts.record import Record, digest_of
 from autoglm_ops.errors import UsageError
 
 Kind = Literal["loguniform", "uniform", "int", "choice"]
@@ -29,6 +29,13 @@ TUNABLE = frozenset(
 """Settings a trial may change. The batch is not among them: the plan divided it among the ranks."""
 
 
+class Condition(Record):
+    """The dimension counts only while another one has one of these values."""
+
+    key: str
+    values: tuple[Any, ...]
+
+
 class Dimension(Record):
     """One settings key. `low` and `high` belong to ranges, `options` to choices."""
 
@@ -37,6 +44,10 @@ class Dimension(Record):
     low: float = 0.0
     high: float = 0.0
     options: tuple[Any, ...] = ()
+    when: Condition | None = None
+
+    def active(self, choices: Mapping[str, Any]) -> bool:
+        return self.when is None or choices.get(self.when.key) in self.when.values
 
     def contains(self, value: Any) -> bool:
         if self.kind == "choice":
@@ -45,10 +56,32 @@ class Dimension(Record):
 
     def as_setting(self) -> dict[str, Any]:
         """As it stands in params.yaml."""
+        when = {"when": {self.when.key: list(self.when.values)}} if self.when else {}
         if self.kind == "choice":
-            return {"choice": list(self.options)}
+            return {"choice": list(self.options), **when}
         bounds = (self.low, self.high)
-        return {self.kind: [int(bound) for bound in bounds] if self.kind == "int" else list(bounds)}
+        return {self.kind: [int(bound) for bound in bounds] if self.kind == "int" else list(bounds), **when}
+
+    def value(self, place: float) -> Any:
+        """The value at `place` of [0, 1): even on the axis that the kind says."""
+        if self.kind == "choice":
+            return self.options[min(int(place * len(self.options)), len(self.options) - 1)]
+        if self.kind == "int":
+            return min(int(self.low + place * (self.high - self.low + 1)), int(self.high))
+        if self.kind == "loguniform":
+            return min(self.high, math.exp(math.log(self.low) + place * (math.log(self.high) - math.log(self.low))))
+        return self.low + place * (self.high - self.low)
+
+    def features(self, choices: Mapping[str, Any]) -> tuple[float, ...]:
+        """Where a value lies: one number on [0, 1] for a range (beyond it for a value outside), one per option for a choice."""
+        if self.kind == "choice":
+            return tuple(0.5 * (self.key in choices and choices[self.key] == option) for option in self.options)
+        if self.key not in choices:
+            return (0.5,)
+        low, high, value = self.low, self.high, float(choices[self.key])
+        if self.kind == "loguniform":
+            low, high, value = math.log(low), math.log(high), math.log(max(value, 1e-300))
+        return ((value - low) / (high - low) if high > low else 0.5,)
 
 
 class Space(Record):
@@ -59,10 +92,48 @@ class Space(Record):
     def as_settings(self) -> dict[str, Any]:
         return {dimension.key: dimension.as_setting() for dimension in self.dimensions}
 
+    @property
+    def ordered(self) -> tuple[Dimension, ...]:
+        """Each dimension after the one its condition names."""
+        return tuple(sorted(self.dimensions, key=lambda dimension: dimension.when is not None))
+
+    def choose(self, places: Sequence[float]) -> dict[str, Any]:
+        """Places of [0, 1), one per dimension, to settings; what a condition rules out is left away."""
+        chosen: dict[str, Any] = {}
+        for dimension, place in zip(self.ordered, places, strict=True):
+            if dimension.active(chosen):
+                chosen[dimension.key] = dimension.value(place)
+        return chosen
+
+    def features(self, choices: Mapping[str, Any]) -> tuple[float, ...]:
+        """What the learning-curve model sees of a configuration."""
+        return tuple(number for dimension in self.ordered for number in dimension.features(choices))
+
+    @property
+    def version(self) -> str:
+        """Digest of the kinds and keys and bounds: equal spaces are the same version."""
+        return digest_of(self.as_settings())[:12]
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line for each key in which two spaces, as settings, differ."""
+    lines = []
+    for key in sorted({*old, *new}):
+        if key not in new:
+            lines.append(f"{key}: {old[key]} is gone")
+        elif key not in old:
+            lines.append(f"{key}: {new[key]} is new")
+        elif old[key] != new[key]:
+            lines.append(f"{key}: {old[key]} becomes {new[key]}")
+    return tuple(lines)
+
 
 def parse_space(raw: Mapping[str, Any], known: Collection[str] = TUNABLE) -> Space:
     """Check and type `tune.space`. Raises UsageError naming the key, the value and the rule."""
-    return Space(dimensions=tuple(_parse(key, raw[key], known) for key in sorted(raw)))
+    space = Space(dimensions=tuple(_parse(key, raw[key], known) for key in sorted(raw)))
+    for dimension in space.dimensions:
+        _check_condition(dimension, {other.key: other for other in space.dimensions})
+    return space
 
 
 def patched(raw: Mapping[str, Any], patches: Sequence[SearchSpacePatch]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -84,6 +155,8 @@ def _parse(key: str, value: Any, known: Collection[str]) -> Dimension:
         near = get_close_matches(key, sorted(known), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
         raise UsageError(f"{where} is not a setting that can be tuned; {hint}")
+    when = _condition(key, value.get("when")) if isinstance(value, Mapping) else None
+    value = {name: bounds for name, bounds in value.items() if name != "when"} if isinstance(value, Mapping) else value
     if not isinstance(value, Mapping) or len(value) != 1 or next(iter(value)) not in KINDS:
         raise UsageError(
             f"{where} = {value!r} must be one of {{{' | '.join(KINDS)}: [...]}}, for example {{uniform: [0.0, 0.4]}}"
@@ -91,7 +164,36 @@ def _parse(key: str, value: Any, known: Collection[str]) -> Dimension:
     kind, bounds = next(iter(value.items()))
     if not isinstance(bounds, list | tuple):
         raise UsageError(f"{where}: {kind} takes a list, but got {bounds!r}")
-    return _choice(key, where, bounds) if kind == "choice" else _range(key, where, kind, bounds)
+    found = _choice(key, where, bounds) if kind == "choice" else _range(key, where, kind, bounds)
+    return found.model_copy(update={"when": when})
+
+
+def _condition(key: str, when: Any) -> Condition | None:
+    if when is None:
+        return None
+    if not isinstance(when, Mapping) or len(when) != 1 or not isinstance(next(iter(when.values())), list | tuple):
+        raise UsageError(
+            f"{PREFIX}{key}: when = {when!r} must name one other key of the space and its values, "
+            "for example {model.hidden_size: [128, 256]}"
+        )
+    other, values = next(iter(when.items()))
+    return Condition(key=str(other), values=tuple(values))
+
+
+def _check_condition(dimension: Dimension, known: Mapping[str, Dimension]) -> None:
+    """A condition that can never hold is a contradiction, and is refused before a trial is spent."""
+    if dimension.when is None:
+        return
+    where, other = f"{PREFIX}{dimension.key}", known.get(dimension.when.key)
+    if other is None or other.when is not None or other.key == dimension.key:
+        raise UsageError(
+            f"{where}: when names {dimension.when.key!r}, which must be another key of tune.space without a condition"
+        )
+    if not any(other.contains(value) for value in dimension.when.values):
+        raise UsageError(
+            f"{where}: when {other.key} is one of {list(dimension.when.values)!r} can never hold, since {PREFIX}{other.key} is "
+            f"{other.as_setting()}; change one of the two"
+        )
 
 
 def _choice(key: str, where: str, options: Sequence[Any]) -> Dimension:

@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster_parts import BARE, HOST, IMAGE, ROOT, SECRETS, wait_for
 
 from autoglm_ops.cluster import kubernetes
 
-ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests" / name) for name in ("contracts", "integration", "cluster/mounting")]
 import mounting  # noqa: E402
-
-IMAGE = os.environ.get("AUTOGLM_TEST_IMAGE", "")
-BARE = os.environ.get("AUTOGLM_BARE_IMAGE", "localhost/pause:1")
-HOST = os.environ.get("AUTOGLM_POD_HOST", "10.244.0.1")
-"""Where a pod reaches this machine."""
-SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "BENCH_SECRET")
 
 
 @pytest.fixture(scope="session")
@@ -116,11 +109,3 @@ def namespace(core: Any, namespaces: Callable[[], str], s3_server: Mapping[str, 
 def plain(s3_server: Mapping[str, str]) -> dict[str, str]:
     """What a pod is told of the S3 server in the open."""
     return {name: value for name, value in s3_server.items() if name not in SECRETS}
-
-
-def wait_for(ask: Callable[[], Any], seconds: float = 90) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := ask()):
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.2)
-    return found

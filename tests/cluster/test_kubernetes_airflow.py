@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 from away_workspace import prepared
+from cluster_parts import BARE, IMAGE, ROOT, SECRETS, wait_for
 
 from autoglm_ops.contracts.inputs import RunInfo
 from autoglm_ops.contracts.record import Completion
 from autoglm_ops.stages.workplace import Workplace
 from autoglm_ops.versioning import dvc
-from conftest import BARE, IMAGE, ROOT, SECRETS, wait_for
 
 RUN = "0123456789abcdef"
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cluster_parts import BARE, IMAGE, SECRETS, wait_for
 from launcher_contract import JOB, Bench, LauncherContract, work
 
 from autoglm_ops.cli import runs as runs_cli
@@ -24,7 +25,6 @@ from autoglm_ops.contracts.placement import KubernetesPlace
 from autoglm_ops.settings import load
 from autoglm_ops.stages import away
 from autoglm_ops.store import open_store
-from conftest import BARE, IMAGE, SECRETS, wait_for
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster_parts import BARE, IMAGE, ROOT, wait_for
 from newcomer import Checkout, make_checkout
 
 from autoglm_ops.contracts.record import Completion, digest_path
-from conftest import BARE, IMAGE, ROOT, wait_for
 
 
 @pytest.fixture

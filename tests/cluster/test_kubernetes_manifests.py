@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster_parts import BARE, IMAGE, ROOT, SECRETS, wait_for
 from launcher_contract import JOB, Bench, work
 
 from autoglm_ops.cluster.kubernetes import KubernetesLauncher
 from autoglm_ops.contracts.cluster import Resources
 from autoglm_ops.contracts.placement import KubernetesPlace
 from autoglm_ops.store import open_store
-from conftest import BARE, IMAGE, ROOT, SECRETS, wait_for
 
 K8S = ROOT / "docker" / "k8s"
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from away_workspace import placed, prepared
+from cluster_parts import BARE, IMAGE, SECRETS, wait_for
 
 from autoglm_ops.contracts.record import Completion, digest_path
 from autoglm_ops.stages import runner, runs
-from conftest import BARE, IMAGE, SECRETS, wait_for
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cluster_parts import wait_for
 from launcher_contract import JOB, WRITE, Bench, LauncherContract, work
 from on_slurm import command, needs_slurm
 from s3_server import BUCKET, serve_s3
@@ -22,7 +23,6 @@ from autoglm_ops.contracts.cluster import JobSpec, Resources
 from autoglm_ops.contracts.slurm import SlurmPlace
 from autoglm_ops.errors import Refused
 from autoglm_ops.store import open_store
-from conftest import wait_for
 
 pytestmark = needs_slurm
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cluster_parts import wait_for
 from launcher_contract import JOB, Bench, work
 from on_slurm import command, needs_slurm
 from two_nodes import cannot, start_controller, stop, two_nodes
@@ -16,7 +17,6 @@ from two_nodes import cannot, start_controller, stop, two_nodes
 from autoglm_ops.cluster.slurm import SlurmLauncher
 from autoglm_ops.contracts.slurm import SlurmPlace
 from autoglm_ops.store import open_store
-from conftest import wait_for
 
 pytestmark = [
     needs_slurm,

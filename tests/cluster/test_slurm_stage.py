@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from away_workspace import prepared
+from cluster_parts import wait_for
 from on_slurm import command, needs_slurm
 from two_nodes import cannot, two_nodes
 
 from autoglm_ops.contracts.record import Completion, digest_tree
 from autoglm_ops.stages.runs import launch
-from conftest import wait_for
 
 pytestmark = needs_slurm
 

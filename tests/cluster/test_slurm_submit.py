@@ -7,12 +7,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from cluster_parts import ROOT
 from on_slurm import command, needs_slurm
 from submit_calls import Calls
 
 from autoglm_ops.cli import doctor
 from autoglm_ops.cluster.services import Service
-from conftest import ROOT
 
 pytestmark = needs_slurm
 

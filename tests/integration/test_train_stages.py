@@ -16,6 +16,8 @@ from autoglm_ops.contracts.feedback import PatchSet, SearchSpacePatch
 from autoglm_ops.contracts.record import digest_path, digest_tree
 from autoglm_ops.contracts.training import ParallelPlan, TrainingRecord, TuningReport
 from autoglm_ops.errors import BudgetSpent, Refused, UsageError
+from autoglm_ops.settings import load
+from autoglm_ops.stages import studies
 from autoglm_ops.stages.runner import run_stage
 from autoglm_ops.training import artifact
 from autoglm_ops.training.inference import Classifier
@@ -132,6 +134,25 @@ def test_a_patch_of_a_space_that_changed_since_is_left_out_and_said(tmp_path: Pa
     assert report.reasons[0].startswith(
         "stale patch of tune.space.train.learning_rate left out: made for {'loguniform': [0.0001"
     )
+
+
+def test_tunemaster_pauses_continues_and_remembers(tmp_path: Path) -> None:
+    """Twice the same, though the second run finds the first one's study kept; a run whose snapshot shows that study hears it."""
+    reports = []
+    for name in ("a", "b"):
+        root = workspace(tmp_path / name, tune={"strategy": "tunemaster", "trials": 4, "steps": 18})
+        run_stage("plan", root)
+        run_stage("tune", root)
+        reports.append(TuningReport.read(root / "out" / "tune" / "report.json"))
+    assert reports[0].to_json() == reports[1].to_json()
+    assert sum(trial.curve[-1][0] for trial in reports[0].trials) <= 4 * 18
+    assert len(reports[0].trials) > 4 and {trial.state for trial in reports[0].trials} == {"complete", "pruned"}
+    root = tmp_path / "a"
+    shown = studies.history(load(root / "params.yaml"), root / ".autoglm")
+    assert [len(study.trials) for study in shown.studies] == [len(reports[0].trials)]
+    shown.write(root / "inputs" / "history.json")
+    run_stage("tune", root)
+    assert any("study tune-" in reason for reason in TuningReport.read(root / "out" / "tune" / "report.json").reasons)
 
 
 def test_tuning_switched_off_says_so(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from autoglm_ops.contracts.arrays import TokenMeta, write_arrays
 from autoglm_ops.contracts.feedback import PatchSet
 from autoglm_ops.contracts.inputs import Folders
 from autoglm_ops.contracts.record import StageRecord, digest_tree
-from autoglm_ops.contracts.training import HardwareSpec, TuningReport
+from autoglm_ops.contracts.training import HardwareSpec, StudyHistory, TuningReport
 from autoglm_ops.stages.runner import run_stage
 
 WORDS = "abcdefghijklmnopqrstuvwxyz"
@@ -31,6 +31,7 @@ def workspace(root: Path, **changes: dict[str, object]) -> Path:
     (root / "params.yaml").write_text(yaml.safe_dump(tree))
     HardwareSpec(cpus=2, memory_gib=8).write(root / "inputs" / "hardware.json")
     PatchSet().write(root / "inputs" / "patches.json")
+    StudyHistory().write(root / "inputs" / "history.json")
     Folders().write(root / "inputs" / "folders.json")
     tokens = root / "out" / "tokenize"
     (tokens / "tokenizer").mkdir(parents=True)

@@ -13,7 +13,7 @@ from autoglm_ops.stages import graph
 
 COMMANDS = {
     "annotate", "data", "demo", "doctor", "down", "feedback", "launch", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve",
-    "snapshot", "stage", "submit", "up",
+    "snapshot", "stage", "submit", "tune", "up",
 }  # fmt: skip
 GROUPS = {
     "data": {
@@ -39,10 +39,10 @@ RECORDS = {
     "Alert", "ArmRow", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally",
     "DriftOfDay", "DriftReport", "Estimate", "EvaluationReport", "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "Folders", "GateVerdict",
     "HardwareSpec", "Interval", "JobSpec", "JobStatus", "KubernetesPlace", "LabelledRow", "LaunchPlan", "LaunchRecord", "LocationProfile", "LogCommit", "ModelRef",
-    "ModelShape", "PackedDataset", "ParallelPlan", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe",
+    "ModelShape", "PackedDataset", "ParallelPlan", "PastStudy", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe",
     "RecoveryDecision", "RecoveryRules", "ReporterTally", "Resources", "RowSet", "RunInfo", "SearchSpacePatch", "Served", "Setting", "Signal", "SignalsOfDay",
-    "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "SuiteReport", "TokenMeta", "TrainingChange", "TrainingFailure",
-    "TrainingRecord", "Trial", "TuningReport", "Unsure", "ValidationReport", "Work", "WorkResult",
+    "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "StudyHistory", "SuiteReport", "TokenMeta", "TrainingChange",
+    "TrainingFailure", "TrainingRecord", "Trial", "TuningReport", "Unsure", "ValidationReport", "Work", "WorkResult",
 }  # fmt: skip
 MODULES = (
     "arrays",

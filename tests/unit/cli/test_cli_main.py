@@ -56,7 +56,8 @@ def test_a_snapshot_writes_inputs_and_the_overrides_it_was_given(empty: Path) ->
     assert json.loads(done.stdout)["as_of"] == "2026-01-05"
     names = {path.name for path in (empty / "inputs").iterdir()}
     assert names == {
-        f"{name}.json" for name in ("as_of", "champion", "feedback", "folders", "hardware", "patches", "signals", "source")
+        f"{name}.json"
+        for name in ("as_of", "champion", "feedback", "folders", "hardware", "history", "patches", "signals", "source")
     }
     again = autoglm("snapshot", "--as-of", "2026-01-05", "--json", cwd=empty)
     assert json.loads(again.stdout)["digest"] == json.loads(done.stdout)["digest"]

@@ -9,7 +9,7 @@ import pytest
 from autoglm_ops.contracts.feedback import SearchSpacePatch
 from autoglm_ops.errors import UsageError
 from autoglm_ops.settings import Settings
-from autoglm_ops.tuning.space import TUNABLE, parse_space, patched
+from autoglm_ops.tuning.space import TUNABLE, changes, parse_space, patched
 
 LR = "train.learning_rate"
 
@@ -52,6 +52,9 @@ def test_a_space_reads_back_as_it_was_written() -> None:
         ("train.schedule", {"choice": []}, r"one or more distinct"),
         ("train.schedule", {"choice": ["linear", "linear"]}, r"distinct"),
         ("train.schedule", {"choice": [["linear"]]}, r"plain values"),
+        ("model.heads", {"choice": [2, 4], "when": {"model.layers": [1]}}, r"must be another key of tune.space"),
+        ("model.heads", {"choice": [2, 4], "when": {"model.heads": [2]}}, r"must be another key of tune.space"),
+        ("model.heads", {"choice": [2, 4], "when": 3}, r"when = 3 must name one other key"),
     ],
 )
 def test_a_bad_dimension_is_named_with_its_rule(key: str, value: Any, said: str) -> None:
@@ -77,3 +80,49 @@ def test_patches_lie_over_the_space_in_order_and_say_so() -> None:
 def test_every_tunable_key_is_a_setting() -> None:
     tree = Settings().model_dump()
     assert all(key.split(".")[1] in tree[key.split(".")[0]] for key in TUNABLE)
+
+
+CONDITIONAL = {
+    "model.hidden_size": {"choice": [32, 64]},
+    "model.heads": {"choice": [2, 4], "when": {"model.hidden_size": [64]}},
+    LR: {"loguniform": [1e-4, 1e-2]},
+}
+
+
+def test_a_condition_rules_a_key_out_and_stands_in_the_settings() -> None:
+    space = parse_space(CONDITIONAL)
+    assert space.as_settings() == CONDITIONAL
+    small, large = space.choose([0.0, 0.5, 0.9]), space.choose([0.9, 0.5, 0.9])
+    assert "model.heads" not in small and large["model.heads"] == 4
+    assert len(space.features(small)) == len(space.features(large)) == 5
+
+
+def test_a_condition_that_never_holds_is_refused() -> None:
+    with pytest.raises(UsageError, match="can never hold"):
+        parse_space({**CONDITIONAL, "model.heads": {"choice": [2], "when": {"model.hidden_size": [128]}}})
+
+
+def test_places_become_values_within_bounds_and_features_lead_back() -> None:
+    space = parse_space(
+        {LR: {"loguniform": [1e-4, 1e-2]}, "model.layers": {"int": [1, 3]}, "train.weight_decay": {"uniform": [0, 2]}}
+    )
+    for place in (0.0, 0.3, 0.999):
+        chosen = space.choose([place] * 3)
+        assert all(dimension.contains(chosen[dimension.key]) for dimension in space.dimensions)
+        by_key = dict(zip([dimension.key for dimension in space.ordered], space.features(chosen), strict=True))
+        assert by_key[LR] == pytest.approx(place) and by_key["train.weight_decay"] == pytest.approx(place)
+
+
+def test_two_versions_of_a_space_differ_line_by_line() -> None:
+    wider = {LR: {"loguniform": [1e-5, 1e-2]}, "train.weight_decay": {"uniform": [0, 1]}}
+    assert changes(CONDITIONAL, wider) == (
+        "model.heads: {'choice': [2, 4], 'when': {'model.hidden_size': [64]}} is gone",
+        "model.hidden_size: {'choice': [32, 64]} is gone",
+        f"{LR}: {{'loguniform': [0.0001, 0.01]}} becomes {{'loguniform': [1e-05, 0.01]}}",
+        "train.weight_decay: {'uniform': [0, 1]} is new",
+    )
+    assert (
+        parse_space(CONDITIONAL).version
+        == parse_space(dict(reversed(CONDITIONAL.items()))).version
+        != parse_space(wider).version
+    )

@@ -1,0 +1,40 @@
+"""Earlier studies: kept under $AUTOGLM_HOME/studies when a run's study is done, shown to the next run as `inputs/history.json`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from autoglm_ops.contracts.training import PastStudy, StudyHistory
+from autoglm_ops.errors import Tampered
+from autoglm_ops.settings import Settings
+
+log = logging.getLogger(__name__)
+
+KEPT = 20
+"""Studies shown, the newest."""
+SCORED = 2
+"""Looks a study must have, or it says nothing."""
+
+
+def history(settings: Settings, home: Path) -> StudyHistory:
+    """The newest studies, oldest first. Nothing when no strategy of the settings would hear them, so that other runs keep their key."""
+    if not settings.tune.history or settings.tune.strategy != "tunemaster":
+        return StudyHistory()
+    found = []
+    for path in sorted((home / "studies").glob("*.json"))[-KEPT:]:
+        try:
+            found.append(PastStudy.read(path))
+        except Tampered as error:
+            log.warning("an earlier study is left out: %s", error)
+    return StudyHistory(studies=tuple(found))
+
+
+def keep(home: Path, study: PastStudy) -> None:
+    """Keep a study for later ones, once: the same study again changes nothing."""
+    folder = home / "studies"
+    name = study.fingerprint()[:12]
+    if sum(len(trial.curve) for trial in study.trials) < SCORED or list(folder.glob(f"*-{name}.json")):
+        return
+    number = max((int(path.name.split("-", 1)[0]) for path in folder.glob("[0-9]*-*.json")), default=0) + 1
+    study.write(folder / f"{number:06d}-{name}.json")
