@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from autoglm_ops.errors import SettingsError
+from autoglm_ops.settings.kinds import Count, Positive, Section, Seed, Share
 from autoglm_ops.settings.layers import _explain, _flatten, _put, _read, known_keys, parse_yaml
-from autoglm_ops.settings.schema import Count, Positive, Section, Seed, Share
 
 
 class LaunchModel(Section):

@@ -20,7 +20,7 @@ from autoglm_ops.contracts.record import Completion, Record, digest_of
 from autoglm_ops.errors import AutoGLMError, UsageError
 from autoglm_ops.settings import PLACEMENT, Settings, load, load_tree, resolve
 from autoglm_ops.settings.layers import PREFIX
-from autoglm_ops.settings.schema import Cluster
+from autoglm_ops.settings.placement import Cluster
 from autoglm_ops.settings.writer import write_resolved
 from autoglm_ops.stages import away, graph, loop, runner, snapshot
 from autoglm_ops.stages.workplace import Workplace

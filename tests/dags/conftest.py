@@ -19,9 +19,19 @@ ROOT = Path(__file__).parents[2]
 FAKE = Path(__file__).parent / "fake"
 HOME = Path(tempfile.mkdtemp(prefix="autoglm-airflow-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
-os.environ.update(
-    airflow_environment(HOME, ROOT) | {"AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1", "AUTOGLM_CHECKOUT": str(FAKE)}
-)
+ENVIRONMENT = airflow_environment(HOME, ROOT) | {
+    "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
+    "AUTOGLM_CHECKOUT": str(FAKE),
+}
+OURS = {name: value for name, value in ENVIRONMENT.items() if name.startswith("AUTOGLM")}
+os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in OURS})
+
+
+@pytest.fixture(autouse=True)
+def _fake_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here alone: this file is imported for every test of the process, and others have a checkout and a home of their own."""
+    for name, value in OURS.items():
+        monkeypatch.setenv(name, value)
 
 
 class World:
