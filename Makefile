@@ -32,7 +32,7 @@ run: install ## one whole retraining cycle on real data; ARGS="--set train.epoch
 	@autoglm run $(ARGS)
 
 test: install ## the tests, a process a core
-	@pytest -n auto --maxprocesses 4 --dist loadfile
+	@pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: install ## format, lint, types and unit tests: before every commit
 	@ruff format --check --quiet .

@@ -30,7 +30,7 @@ class DriftReport(Record):
     drifted: bool
 
 
-SignalName = Literal["quality", "drift", "latency", "error-rate", "cost", "variance"]
+SignalName = Literal["quality", "drift", "latency", "error-rate", "cost", "variance", "decline"]
 
 
 class Signal(Record):

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from autoglm_ops.contracts.feedback import PatchSet, SearchSpacePatch, Signal
 from autoglm_ops.contracts.record import Record, digest_of
 from autoglm_ops.feedback.history import UNDO
-from autoglm_ops.feedback.levers import SPACE, Levers, Limits, Refusal, apply, ends, is_whole, moved, step
+from autoglm_ops.feedback.levers import SPACE, Levers, Limits, Refusal, apply, ends, is_whole, moved, next_of, step
 from autoglm_ops.feedback.rules import RULES, Rule
 
 BOUNDS: dict[str, Limits] = {
@@ -22,6 +22,7 @@ BOUNDS: dict[str, Limits] = {
     "model.dropout": (0.0, 0.6),
     "model.hidden_size": (16, 1024),
     "model.layers": (1, 24),
+    "model.heads": (1, 64),
     "train.token_dropout": (0.0, 0.6),
     "tokenize.max_length": (32, 8192),
     "serving.batch_wait_ms": (0.1, 100.0),
@@ -35,7 +36,8 @@ class FeedbackPolicy(Record):
     """How far and how often feedback may move a lever (threats F25).
 
     max_step: largest relative change of one number by one patch. max_total: largest factor between a number and its value in
-    params.yaml, over all patches in force. grains: key -> the number whose multiples alone it may take.
+    params.yaml, over all patches in force. grains: key -> the number whose multiples alone it may take. notches: key -> the only values it may take; a
+    step goes to the next of them, however far that is.
     """
 
     max_step: float
@@ -44,6 +46,7 @@ class FeedbackPolicy(Record):
     max_total: float = 2.0
     bounds: dict[str, Limits] = BOUNDS
     grains: dict[str, int] = {}
+    notches: dict[str, tuple[int, ...]] = {}
 
 
 class CompiledPatches(Record):
@@ -161,6 +164,8 @@ class _Case:
         centre = origin or start or 0.0
         around = sorted((centre / policy.max_total, centre * policy.max_total))
         limits = (max(low, around[0]), min(high, around[1]))
+        if self.rule.key in policy.notches:
+            return next_of(policy.notches[self.rule.key], value, self.rule.target(value), limits)
         grain = policy.grains.get(self.rule.key, int(is_whole(self.now)))
         return step(value, self.rule.target(value), limits, policy.max_step, grain)
 

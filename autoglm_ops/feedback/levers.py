@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -123,6 +123,13 @@ def step(value: float, target: float, limits: Limits, max_step: float, grain: in
     if grain:
         near = grain * (math.floor(near / grain) if near > value else math.ceil(near / grain))
     return near if (near > value) == (target > value) else value
+
+
+def next_of(notches: Sequence[float], value: float, target: float, limits: Limits) -> float:
+    """The notch next to `value` on the way to `target`, within the limits; `value` itself when there is none."""
+    low, high = limits
+    between = [notch for notch in notches if low <= notch <= high and min(value, target) <= notch <= max(value, target)]
+    return min((notch for notch in between if notch != value), key=lambda notch: abs(notch - value), default=value)
 
 
 def is_whole(value: Any) -> bool:

@@ -1,26 +1,19 @@
 """The git tag `model/v<N>` of a promoted model: code, data and model versions are one commit (design §4).
 
-Git by subprocess. A tag only moves forward, from the commit of the promotion to the commit that closes the same run. A tag of the
+A tag only moves forward, from the commit of the promotion to the commit that closes the same run. A tag of the
 same name from an earlier registry (it was wiped, the tags were not) is kept as `model/old/v<N>-<commit>`.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from autoglm_ops import gitcall
 from autoglm_ops.contracts.record import locked
-from autoglm_ops.errors import UsageError
+from autoglm_ops.gitcall import git
 
 PREFIX = "model/v"
-_IDENTITY = {
-    "GIT_AUTHOR_NAME": "AutoGLM Ops",
-    "GIT_AUTHOR_EMAIL": "autoglm-ops@localhost",
-    "GIT_COMMITTER_NAME": "AutoGLM Ops",
-    "GIT_COMMITTER_EMAIL": "autoglm-ops@localhost",
-}
 
 
 def tag_model(
@@ -31,24 +24,25 @@ def tag_model(
     push: publish it to the remote `origin` too. Done again, it changes nothing. Raises UsageError with git's own words.
     """
     name = f"{PREFIX}{version}"
-    target = _git(root, "rev-parse", "--verify", f"{commit}^{{commit}}")
+    target = git(root, "rev-parse", "--verify", f"{commit}^{{commit}}")
     message = "\n".join([f"Model v{version}", "", *(f"{key}: {value:.6g}" for key, value in sorted((metrics or {}).items()))])
     with locked(
-        root / _git(root, "rev-parse", "--git-common-dir") / "autoglm-tags.lock"
+        root / git(root, "rev-parse", "--git-common-dir") / "autoglm-tags.lock"
     ):  # git refuses a ref that two push at once
         if push:
             _make_room(root, name, target, remote=True)
         _make_room(root, name, target, remote=False)
         if _local(root, name) != target:
-            _git(root, "tag", "--force", "--annotate", "--cleanup=verbatim", "-m", message, name, target)
+            git(root, "tag", "--force", "--annotate", "--cleanup=verbatim", "-m", message, name, target)
         if push and _remote(root, name) != target:
-            _git(root, "push", "--quiet", "--force", "origin", f"refs/tags/{name}")
+            git(root, "push", "--quiet", "--force", "origin", f"refs/tags/{name}")
     return name
 
 
 def commit_of(root: Path, reference: str) -> str | None:
     """The commit `reference` stands on, or None."""
-    return _git(root, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}", fails=True) or None
+    done = gitcall.run(root, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}")
+    return done.stdout.decode().strip() or None if done.returncode == 0 else None
 
 
 def _make_room(root: Path, name: str, target: str, *, remote: bool) -> None:
@@ -58,10 +52,10 @@ def _make_room(root: Path, name: str, target: str, *, remote: bool) -> None:
         return
     kept = f"model/old/{name.removeprefix('model/')}-{found[:8]}"
     if remote:
-        _git(root, "fetch", "--quiet", "--no-tags", "origin", f"+refs/tags/{name}:refs/tags/{kept}")
-        _git(root, "push", "--quiet", "origin", f"refs/tags/{kept}")
+        git(root, "fetch", "--quiet", "--no-tags", "origin", f"+refs/tags/{name}:refs/tags/{kept}")
+        git(root, "push", "--quiet", "origin", f"refs/tags/{kept}")
     else:
-        _git(root, "update-ref", f"refs/tags/{kept}", f"refs/tags/{name}")
+        git(root, "update-ref", f"refs/tags/{kept}", f"refs/tags/{name}")
 
 
 def _local(root: Path, name: str) -> str | None:
@@ -70,35 +64,11 @@ def _local(root: Path, name: str) -> str | None:
 
 def _remote(root: Path, name: str) -> str | None:
     """The commit the remote's tag stands on: `git ls-remote` shows an annotated tag's commit as `<name>^{}`."""
-    lines = _git(root, "ls-remote", "origin", f"refs/tags/{name}", f"refs/tags/{name}^{{}}").splitlines()
+    lines = git(root, "ls-remote", "origin", f"refs/tags/{name}", f"refs/tags/{name}^{{}}").splitlines()
     found = {reference: oid for oid, _, reference in (line.partition("\t") for line in lines)}
     return found.get(f"refs/tags/{name}^{{}}") or found.get(f"refs/tags/{name}")
 
 
 def _leads_to(root: Path, earlier: str, later: str) -> bool:
     """Whether `earlier` is `later` or an ancestor of it. A commit that is not here is not."""
-    done = _run(root, "merge-base", "--is-ancestor", earlier, later)
-    return done.returncode == 0
-
-
-def _git(root: Path, *arguments: str, fails: bool = False) -> str:
-    done = _run(root, *arguments)
-    if done.returncode != 0 and not fails:
-        said = done.stderr.strip().splitlines() or ["no message"]
-        raise UsageError(f"git {' '.join(arguments[:2])} failed in {root}: {said[-1]}")
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    try:
-        return subprocess.run(
-            ["git", "-c", "core.hooksPath=/dev/null", "-c", "tag.gpgSign=false", *arguments],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**clean, **_IDENTITY, "LC_ALL": "C"},
-        )
-    except FileNotFoundError as error:
-        raise UsageError("git is not installed; a promoted model is a tagged commit, so install git and try again") from error
+    return gitcall.run(root, "merge-base", "--is-ancestor", earlier, later).returncode == 0

@@ -264,6 +264,8 @@ class Feedback(Section):
     """Fewer independent sources of labels than this say nothing of quality; from 3 on, outliers among them are told apart."""
     keep_days: Count = 90
     """Answers that nobody said anything of are forgotten after this many days, and feedback on older ones is refused."""
+    declines: int = Field(default=0, ge=0)
+    """So many runs in a row, each judged worse than the one before, change model.heads of the next one; 0 never does, 3 is the preset."""
     rules: str | None = None
     """A YAML file of rules, relative to the checkout, instead of the built-in ones; null is those."""
 

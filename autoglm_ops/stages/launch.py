@@ -137,7 +137,8 @@ def _publish(ready: Ready, job: LmJob, work: Path, folder: Path) -> None:
             shutil.copyfile(kept, folder / kept.name)
     for more in ("tensorboard", "wandb"):
         if (work / more).is_dir():
-            shutil.copytree(work / more, folder / more, dirs_exist_ok=True)
+            shutil.rmtree(folder / more, ignore_errors=True)
+            shutil.copytree(work / more, folder / more, symlinks=True)
     record = LaunchRecord(
         key=ready.plan.key,
         settings=tuple(_timeless(item) for item in ready.plan.settings),

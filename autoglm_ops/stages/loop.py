@@ -6,15 +6,16 @@ What they say is kept under $AUTOGLM_HOME/feedback: current.json (labels), signa
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 from autoglm_ops.contracts.feedback import Alert, FeedbackSnapshot, PatchSet
 from autoglm_ops.contracts.production import DriftOfDay, SignalsOfDay
+from autoglm_ops.contracts.release import EvaluationReport
 from autoglm_ops.errors import SettingsError
-from autoglm_ops.feedback import levers, rules
+from autoglm_ops.feedback import declines, levers, rules
 from autoglm_ops.feedback.compiler import CompiledPatches, FeedbackPolicy, compile_patches
 from autoglm_ops.feedback.history import History
 from autoglm_ops.monitoring import alerts
@@ -56,7 +57,7 @@ def signals(settings: Settings, home: Path, day: date, origin: Path = Path()) ->
 
     What fired starts no second study within feedback.cooldown_days of one that ended: labels that trickle in by the hour are no news.
     """
-    found = production.signals_of(settings, home, day, drift(settings, home, day), origin)
+    found = _with_declines(production.signals_of(settings, home, day, drift(settings, home, day), origin), settings, home, day)
     done = _retuned(home, day, settings.feedback.cooldown_days) if found.fired else None
     if done is not None:
         found = found.model_copy(update={"fired": False, "reason": f"resting: {done}"})
@@ -69,15 +70,16 @@ def patch(settings: Settings, home: Path, day: date, origin: Path = Path(), *, d
 
     Raises SettingsError when the file of feedback.rules, relative to `origin`, holds no rules.
     """
-    chosen = rules.RULES if settings.feedback.rules is None else _rules(settings.feedback.rules, origin)
     path = _signals_path(home, day)
     said = SignalsOfDay.read(path).signals if path.exists() else signals(settings, home, day, origin).signals
     past = history(home)
     tree = settings.model_dump(mode="json")
     own = _own(tree)
-    limits = {name: getattr(settings.feedback, name) for name in ("max_step", "cooldown_days", "expire_days")}
-    policy = FeedbackPolicy(**limits, grains={"model.hidden_size": 4 * int(own["heads"])} if "heads" in own else {})
-    compiled = compile_patches(said, levers.levers(tree, own), past.active(day), policy, day, chosen)
+    space, active = levers.levers(tree, own), past.active(day)
+    chosen = rules.RULES if settings.feedback.rules is None else _rules(settings.feedback.rules, origin)
+    heads = declines.heads_rule(own["hidden_size"], own["heads"]) if settings.feedback.declines and own else None
+    policy = _policy(settings, own, levers.apply(space, active, day).levers, heads)
+    compiled = compile_patches(said, space, active, policy, day, (*chosen, *([heads] if heads else [])))
     if not dry:
         past.append(compiled.patches)
     return compiled
@@ -107,6 +109,49 @@ def apply_fixed(tree: dict[str, dict[str, object]], sources: dict[str, str], pat
         if not sources.get(item.key, "").startswith("--set") and not levers.same(before.get(item.key), after.get(item.key)):
             tree[section][leaf] = after[item.key]
             sources[item.key] = f"patch of {item.created}"
+
+
+def _policy(settings: Settings, own: Mapping[str, Any], now: levers.Levers, moves: rules.Rule | None) -> FeedbackPolicy:
+    """What a patch may do. Width and heads are moved apart from one another, and go together wherever both end up."""
+    limits = {name: getattr(settings.feedback, name) for name in ("max_step", "cooldown_days", "expire_days")}
+    if "heads" not in own:
+        return FeedbackPolicy(**limits)
+    heads, grain = own["heads"], "model.hidden_size"
+    if moves is None:
+        return FeedbackPolicy(**limits, grains={grain: 4 * heads})
+    widths = [size for key in (grain, f"{levers.SPACE}{grain}") for size in levers.ends(now.get(key)).values()]
+    notches = {declines.KEY: declines.heads_for(widths, heads)}
+    return FeedbackPolicy(**limits, grains={grain: 4 * max(heads, int(moves.target(heads)))}, notches=notches)
+
+
+def _with_declines(found: SignalsOfDay, settings: Settings, home: Path, day: date) -> SignalsOfDay:
+    """`found` with what the runs' own evaluations say, where the settings ask. Runs before the last change of the heads do not count."""
+    if not settings.feedback.declines:
+        return found
+    changed = [patch.created for patch in history(home).active(day).patches if patch.key.endswith(declines.KEY)]
+    since = max(changed, default="")
+    judged = [one for one in _judged(home) if since < one.day <= day.isoformat()]
+    signal = declines.decline_signal(judged, settings.feedback.declines)
+    return found.model_copy(
+        update={
+            "signals": (*found.signals, signal),
+            "fired": found.fired or signal.fired,
+            "reason": "" if signal.fired else found.reason,
+        }
+    )
+
+
+def _judged(home: Path) -> Iterator[declines.Judged]:
+    """What every closed run's evaluation said, the earliest run first."""
+    from autoglm_ops.stages import runs
+
+    for info in reversed(list(runs.listed(home))):
+        path = Path(info.workspace) / "out" / "evaluate" / "evaluation.json"
+        if runs.closed(Path(info.workspace)) and path.exists():
+            told = EvaluationReport.read(path)
+            yield declines.Judged(
+                day=info.as_of, run=info.run, metric=told.metric, value=told.candidate.estimate, rows=told.rows
+            )
 
 
 def _retuned(home: Path, day: date, cooldown_days: int) -> str | None:

@@ -13,7 +13,6 @@ from transformers.utils.logging import disable_progress_bar
 from autoglm_ops.contracts.record import Record
 from autoglm_ops.contracts.training import TrainingChange
 from autoglm_ops.training import activations
-from autoglm_ops.training.beat import Heart
 from autoglm_ops.training.callbacks.base import Callback
 from autoglm_ops.training.callbacks.beats import Beats
 from autoglm_ops.training.callbacks.catalog import made
@@ -21,7 +20,7 @@ from autoglm_ops.training.callbacks.checkpoints import Checkpoints
 from autoglm_ops.training.callbacks.deadline import Deadline
 from autoglm_ops.training.callbacks.progress import Bar
 from autoglm_ops.training.callbacks.spooled import Spooled
-from autoglm_ops.training.engine import DeepSpeedEngine, deterministic, join, leave
+from autoglm_ops.training.engine import DeepSpeedEngine, leave
 from autoglm_ops.training.engine import warm as import_for
 from autoglm_ops.training.lm_job import LOSSES, LmJob, resident
 from autoglm_ops.training.loop import run
@@ -30,7 +29,7 @@ from autoglm_ops.training.packing import packs
 from autoglm_ops.training.plain import put_back
 from autoglm_ops.training.progress import Progress
 from autoglm_ops.training.publication import Site
-from autoglm_ops.training.rank import resumed_from, site_of
+from autoglm_ops.training.rank import joined, resumed_from, site_of
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +78,7 @@ def warm(job: LmJob) -> None:
 
 def work(job: LmJob, rank: int, meeting: Path, born: float) -> None:
     """Train as rank `rank`. `born` is the monotonic time the group's process began."""
-    torch.set_num_threads(job.plan.threads_per_rank)
-    deterministic(job.plan.device)
-    heart = Heart(Path(job.out), rank, job.attempt)
-    heart.enter("joining")
-    join(rank, job.plan.ranks, job.plan.device, meeting)
-    heart.enter("building")
+    heart = joined(job, rank, meeting)
     started = time.monotonic()
     module = job.model.build(job.recipe.seed)
     packed = packs(module, job.model.vocabulary)

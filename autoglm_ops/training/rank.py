@@ -51,14 +51,20 @@ def warm(job: Job) -> None:
     preload(job.model)
 
 
-def work(job: Job, rank: int, meeting: Path, born: float) -> None:
-    """Train as rank `rank`. `born` is the monotonic time the group's process began."""
+def joined(job: AnyJob, rank: int, meeting: Path) -> Heart:
+    """Take this rank's place in the group, as every kind of job does it; returns the heart that beats from here on, "building"."""
     torch.set_num_threads(job.plan.threads_per_rank)
     deterministic(job.plan.device)
     heart = Heart(Path(job.out), rank, job.attempt)
     heart.enter("joining")
     join(rank, job.plan.ranks, job.plan.device, meeting)
     heart.enter("building")
+    return heart
+
+
+def work(job: Job, rank: int, meeting: Path, born: float) -> None:
+    """Train as rank `rank`. `born` is the monotonic time the group's process began."""
+    heart = joined(job, rank, meeting)
     started = time.monotonic()
     module = build(job.model, job.recipe.seed)
     parameters = sum(parameter.numel() for parameter in module.parameters())

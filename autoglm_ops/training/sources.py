@@ -58,6 +58,7 @@ def _folder(config: TrainerConfig, folder: Path) -> Any:
 
     read_config(folder)
     found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **_labels(config))
+    _check_direction(config, found)
     if not any(folder.glob("*.safetensors")):
         return _new(config, found)
     return _auto(config).from_pretrained(
@@ -74,6 +75,7 @@ def _folder(config: TrainerConfig, folder: Path) -> Any:
 def _new(config: TrainerConfig, found: Any) -> Any:
     for name, value in _labels(config).items():
         setattr(found, name, value)
+    _check_direction(config, found)
     return _auto(config).from_config(found, trust_remote_code=False)
 
 
@@ -86,6 +88,17 @@ def _configuration(given: Mapping[str, Any]) -> Any:
         return AutoConfig.for_model(**given)
     except ValueError as error:
         raise UsageError(f"model_type {given['model_type']!r} is not one transformers has: {str(error)[:120]}") from error
+
+
+def _check_direction(config: TrainerConfig, found: Any) -> None:
+    """transformers makes a causal LM of an encoder too, which sees the word it is to predict and learns to copy it."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
+
+    forward_only = getattr(found, "is_decoder", False) or getattr(found, "is_encoder_decoder", False)
+    if config.task == "causal-lm" and found.model_type in MASKED and not forward_only:
+        raise UsageError(
+            f"model_type {found.model_type!r} sees the words it is to predict; train it as a classifier, or take a decoder (glm, llama, qwen3, …)"
+        )
 
 
 def _auto(config: TrainerConfig) -> Any:

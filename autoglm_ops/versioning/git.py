@@ -1,40 +1,12 @@
-"""The few git commands a run needs, by subprocess: clone, carry over, commit, push. Every failure is one message."""
+"""The few git commands a run needs: clone, carry over, commit, push. Every failure is one message."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
+from autoglm_ops import gitcall
 from autoglm_ops.errors import UsageError
-
-IDENTITY = {
-    "GIT_AUTHOR_NAME": "AutoGLM Ops",
-    "GIT_AUTHOR_EMAIL": "autoglm-ops@localhost",
-    "GIT_COMMITTER_NAME": "AutoGLM Ops",
-    "GIT_COMMITTER_EMAIL": "autoglm-ops@localhost",
-}
-
-
-def git(folder: Path, *arguments: str, stdin: bytes | None = None) -> str:
-    """Run git in `folder`; returns stdout without the last newline. Raises UsageError with git's own last line."""
-    # GIT_* of a surrounding hook would point git at another repository, so none is passed on but the identity.
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    try:
-        done = subprocess.run(
-            ["git", "-c", "core.hooksPath=/dev/null", *arguments],
-            cwd=folder,
-            input=stdin,
-            capture_output=True,
-            check=False,
-            env={**clean, **IDENTITY, "LC_ALL": "C"},
-        )
-    except FileNotFoundError as error:
-        raise UsageError("git is not installed; a run is a commit, so install git and try again") from error
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise UsageError(f"git {' '.join(arguments[:2])} failed in {folder.name}: {said[-1]}")
-    return done.stdout.decode(errors="replace").removesuffix("\n")
+from autoglm_ops.gitcall import git as git
 
 
 def require_checkout(folder: Path) -> None:
@@ -73,7 +45,7 @@ def clone(origin: Path, target: Path) -> list[str]:
     git(origin, "clone", "--quiet", "--local", "--no-tags", str(origin), str(target))
     changed = changed_files(origin)
     if changed:
-        patch = subprocess.run(["git", "diff", "--binary", "HEAD"], cwd=origin, capture_output=True, check=True).stdout
+        patch = gitcall.output(origin, "diff", "--binary", "HEAD")
         git(target, "apply", "--index", "--whitespace=nowarn", "-", stdin=patch)
         git(target, "commit", "--quiet", "-m", "Carry over uncommitted changes of tracked files")
     return changed

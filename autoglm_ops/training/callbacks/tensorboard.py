@@ -26,7 +26,9 @@ class TensorBoard(Callback):
         if self._speaks:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder))
+            # What a killed process wrote beyond the checkpoint is written again: readers drop it from this step on.
+            again = progress.step + 1 if progress.step else None
+            self._writer = SummaryWriter(str(self._folder), purge_step=again)
 
     def on_step(self, progress: Progress) -> None:
         if self._writer is not None:

@@ -40,15 +40,43 @@ def test_the_default_model_fits_this_machine(place: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(("gpus", "nodes"), [(1, 1), (8, 1), (8, 2)])
-@pytest.mark.parametrize("model", ["smol", "smol/config.json", "glm-4-9b", "glm-small"])
+@pytest.mark.parametrize("model", ["smol", "smol/config.json"])
 def test_described_gpus(place: Path, capsys: pytest.CaptureFixture[str], model: str, gpus: int, nodes: int) -> None:
     options = ("--model", model, "--gpus", str(gpus), "--nodes", str(nodes), "--task", "causal-lm", "--seq-length", "512")
     found = json.loads(call(capsys, *options, "--json")[0])
     assert found["fits"] is True
     assert found["hardware"]["gpu_name"] == "h100-80g"
     assert found["plans"][0]["ranks"] * found["plans"][0]["micro_batch"] * found["plans"][0]["accumulation"] == 32
-    if model.startswith("smol"):
-        assert found["shape"]["parameters"] == 134_515_008
+    assert found["shape"]["parameters"] == 134_515_008
+
+
+README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+SHOWN = [line.partition("#")[0].split()[2:] for line in README.splitlines() if line.startswith("autoglm plan ")]
+
+
+@pytest.mark.parametrize(("gpus", "nodes"), [(1, 1), (8, 1), (8, 2)])
+@pytest.mark.parametrize("model", ["glm-small", "smollm2-135m", "glm-4-9b"])
+def test_table_verdict_and_why_nots_on_1_8_and_16_gpus(
+    place: Path, capsys: pytest.CaptureFixture[str], model: str, gpus: int, nodes: int
+) -> None:
+    said, _ = call(capsys, "--model", model, "--gpus", str(gpus), "--nodes", str(nodes), "--gpu", "h100-80g")
+    lines = said.splitlines()
+    where = f"{nodes} nodes of {gpus}" if nodes > 1 else str(gpus)
+    assert lines[1].startswith(f"on {where} x h100-80g with 80 GiB; ")
+    assert lines[3].split()[:4] + lines[3].split()[-3:] == ["plan", "ranks", "batch", "weights", "usable", "step", "s"]
+    assert any(line.startswith("fits: ") for line in lines)
+    assert any(line.startswith("why not ") for line in lines)
+
+
+@pytest.mark.parametrize("words", SHOWN, ids=" ".join)
+def test_what_the_readme_shows_runs(place: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert "fits: " in call(capsys, *words)[0]
+
+
+def test_the_readme_shows_the_default_model_a_small_and_a_large_one_on_1_8_and_16_gpus() -> None:
+    text = [" ".join(words) for words in SHOWN]
+    for model in ("--gpus 1", "--model smollm2-135m", "--model glm-4-9b", "--gpus 8 --nodes 2"):
+        assert any(model in line for line in text)
 
 
 def test_the_second_look_says_what_changed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

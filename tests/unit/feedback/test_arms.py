@@ -15,8 +15,9 @@ def traffic(draw: random.Random, share: float, gain: float = 0.0, users: int = 1
     for number in range(users):
         unit, easy = f"{draw.random()}-{number}", min(0.98, draw.betavariate(8, 2))
         version = 2 if drawn(unit, "salt") < share else 1
+        answers = [ArmRow(version=version, unit=unit, right=right) for right in (False, True)]
         for _ in range(draw.randint(1, 12)):
-            rows.append(ArmRow(version=version, unit=unit, right=draw.random() < easy + (gain if version == 2 else 0)))
+            rows.append(answers[draw.random() < easy + (gain if version == 2 else 0)])
     return rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +104,6 @@ class _Engine:
 @pytest.mark.parametrize("name", [name for name in CALLBACKS.names() if name not in ("tensorboard", "wandb")])
 def test_every_callback_is_made_by_name(name: str, tmp_path: Path) -> None:
     assert hasattr(made(name, {}, _Engine(), tmp_path), "on_step")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
-def test_what_is_not_installed_is_said(name: str, tmp_path: Path) -> None:
-    if find_spec(name) is not None:
-        pytest.skip(f"{name} is installed")
-    with pytest.raises(UsageError, match=f"pip install {name}"):
-        made(name, {}, _Engine(), tmp_path)  # type: ignore[arg-type]
 
 
 def test_a_wrong_option_is_named(tmp_path: Path) -> None:
