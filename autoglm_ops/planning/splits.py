@@ -21,7 +21,7 @@ def degrees(hardware: HardwareSpec, shape: ModelShape, most: int) -> list[Degree
     """Every pair beside (1, 1) that `shape` can be cut by, of at most `most` ranks together."""
     found = []
     for tensor in range(1, min(most, per_node(hardware, most)) + 1):
-        for pipeline in range(1, most // tensor + 1):
+        for pipeline in range(1, min(shape.layers, most // tensor) + 1):
             if tensor * pipeline > 1 and not refusal(hardware, shape, tensor, pipeline, most):
                 found.append((tensor, pipeline))
     return found

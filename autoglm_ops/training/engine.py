@@ -164,7 +164,8 @@ class DeepSpeedEngine:
     @property
     def dtype(self) -> torch.dtype:
         """Of the trained weights."""
-        return next(parameter.dtype for parameter in self._engine.module.parameters() if parameter.requires_grad)
+        found: torch.dtype = next(one.dtype for one in self._engine.module.parameters() if one.requires_grad)
+        return found
 
     def live(self) -> Weights:
         state = fragments.live(self._engine.module, self._optimizer)

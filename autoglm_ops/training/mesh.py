@@ -10,6 +10,7 @@ over fp32 weights (torch.autocast).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -53,7 +54,7 @@ class MeshEngine:
         self.rank, self.ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self._mesh = sharded.mesh_of(plan)
         self.reader, self.readers = self._mesh["copy"].get_local_rank(), plan.copies
-        self._device = torch.device(plan.device, torch.cuda.current_device() if plan.device == "cuda" else None)
+        self._device = torch.device("cuda", torch.cuda.current_device()) if plan.device == "cuda" else torch.device("cpu")
         self._tied = _tied(module) if plan.pipeline > 1 else set()
         self._module = sharded.cut(module, self._mesh).to(self._device)
         self._pieces = sharded.pieces(self._module)
@@ -189,7 +190,7 @@ class MeshEngine:
         square = torch.stack([torch.zeros((), device=self._device), *(one.norm() ** 2 for one in counted)]).double().sum()
         for axis in ("tensor", "pipeline"):
             torch.distributed.all_reduce(square, group=self._mesh[axis].get_group())
-        norm = float(square) ** 0.5
+        norm = math.sqrt(float(square))
         scale = min(1.0, self._recipe.gradient_clip / (norm + 1e-6))
         if scale < 1.0:
             torch._foreach_mul_(mine, scale)
@@ -229,7 +230,7 @@ class _Held:
         if kind == "step":
             return self._parts[kind, piece.name][0][1].clone()
         mine = self._state.get(kind + piece.place)
-        if mine is None:
+        if mine is None or mine.numel() != piece.local.numel():  # ZeRO's first part of it bears the same name
             slot = fragments.Slot(piece.name, 0, piece.parameter.numel(), piece.local, 0)
             mine = piece.cut(fragments.assembled(self._parts, kind, slot).reshape(piece.parameter.shape))
         return mine.to(piece.local.device, copy=True).reshape(piece.local.shape).contiguous()
@@ -239,4 +240,5 @@ def _optimizer(pieces: list[Piece], recipe: Recipe, section: dict[str, Any]) -> 
     """torch's own, fused, over what this rank holds."""
     options = {name: value for name, value in section["params"].items() if name in ("betas", "eps", "momentum")}
     groups = grouped([piece.local for piece in pieces], recipe.weight_decay)
-    return KINDS[section["type"]](groups, lr=0.0, fused=True, **options)
+    made: torch.optim.Optimizer = KINDS[section["type"]](groups, lr=0.0, fused=True, **options)
+    return made

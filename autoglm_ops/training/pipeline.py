@@ -63,7 +63,13 @@ class Pipeline:
         labels = torch.cat([batch.labels for batch in batches]).to(self._device)
         losses: list[torch.Tensor] = []
         self._loss = loss
-        self._run(self._schedule(given[0], len(batches)), joined, target=labels if self.last else None, losses=losses)
+        self._run(
+            self._schedule(given[0], len(batches)),
+            joined,
+            target=labels if self.last else None,
+            losses=losses,
+            return_outputs=False,
+        )
         total = (
             torch.stack([one.detach() for one in losses]).sum().float() if self.last else torch.zeros((), device=self._device)
         )

@@ -45,10 +45,11 @@ class Piece:
 
     def gradient(self) -> torch.Tensor | None:
         """Of `local`, in its layout."""
-        found = self.parameter.grad
-        if isinstance(found, DTensor):
-            return found.redistribute(placements=self.parameter.placements).to_local()
-        return found
+        found: torch.Tensor | None = self.parameter.grad
+        if not isinstance(found, DTensor):
+            return found
+        local: torch.Tensor = found.redistribute(placements=self.parameter.placements).to_local()
+        return local
 
     def cut(self, whole: torch.Tensor) -> torch.Tensor:
         """This rank's slice of a whole tensor; DTensor's shards are torch.chunk's."""
