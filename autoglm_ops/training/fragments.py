@@ -81,6 +81,8 @@ def put_state(module: Any, optimizer: Any, state: Weights, weights: Weights) -> 
             buffer.copy_(parts["buffer", name][0][1])
         _to_module(optimizer)
     for name in _scaler(optimizer):
+        if ("scaler", name) not in parts:
+            continue  # of a layout that scales no loss, as this one need not: one that must is another run
         setattr(_scaler_of(optimizer), name, _number(parts["scaler", name][0][1]))
     for number, group in enumerate(base.param_groups):
         if ("group-step", str(number)) in parts:
