@@ -233,7 +233,9 @@ def _why_stage(best: Weighed, shape: ModelShape, fixed: int | None) -> str:
 def _why_cut(layout: Layout, shape: ModelShape) -> str:
     said = [f"each layer over {layout.tensor} ranks of a node"] if layout.tensor > 1 else []
     said += [f"{shape.layers} layers in {layout.pipeline} stages"] if layout.pipeline > 1 else []
-    return f"{layout.kind}: {' and '.join(said)}, {layout.copies} {'copy' if layout.copies == 1 else 'copies'} of the model"
+    copies = f"{layout.copies} {'copy' if layout.copies == 1 else 'copies'} of the model"
+    unproven = "; run on CPU ranks so far, so on GPUs an estimate" if layout.device == "cuda" else ""
+    return f"{layout.kind}: {' and '.join(said)}, {copies}{unproven}"
 
 
 def _why_micro(layout: Layout, batch_size: int, fixed: int | None) -> str:

@@ -183,6 +183,17 @@ def parts_of(state: Weights) -> Parts:
     return found
 
 
+def moments_of(state: Weights) -> dict[str, list[str]]:
+    """By parameter, what the optimizer keeps of it, whole in `state` or not."""
+    found: dict[str, list[str]] = {}
+    for key in sorted(state):
+        place, _, name = key.partition(":")
+        kind = place.partition("@")[0]
+        if kind not in ("master", "buffer") and kind not in found.setdefault(name, []):
+            found[name].append(kind)
+    return found
+
+
 def kinds_of(parts: Parts, name: str) -> list[str]:
     return [kind for kind, owner in parts if owner == name and kind not in ("master", "buffer")]
 

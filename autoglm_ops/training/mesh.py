@@ -120,13 +120,14 @@ class MeshEngine:
     def restore(self, weights: Weights, state: Weights) -> None:
         self.before_update()
         parts = fragments.parts_of(state)
+        moments = fragments.moments_of(state)
         with torch.no_grad():
             for piece in self._pieces:
                 held = _Held(piece, state, parts)
                 whole = weights.get(piece.name)
                 piece.local.copy_(held.take("master") if whole is None else piece.cut(whole))
                 self._optimizer.state.pop(piece.local, None)
-                for kind in fragments.kinds_of(parts, piece.name):
+                for kind in moments.get(piece.name, ()):
                     self._optimizer.state[piece.local][kind] = held.take(kind)
             for name, buffer in fragments.buffers(self._module):
                 buffer.copy_(parts["buffer", name][0][1])

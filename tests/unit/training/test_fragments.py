@@ -96,3 +96,4 @@ def test_slices_of_a_weight_are_whole_again_once_all_are_there(dim: int) -> None
     assert torch.equal(joined, whole)
     slices.popitem()
     assert ("exp_avg", "w") not in fragments.parts_of(slices)
+    assert fragments.moments_of({**slices, "step@0:w": torch.tensor(3.0), "master@0:w": whole}) == {"w": ["exp_avg", "step"]}
