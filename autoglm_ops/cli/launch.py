@@ -137,6 +137,8 @@ def _summary(done: Done, ready: Ready) -> dict[str, Any]:
 
 
 def _show(done: Done, ready: Ready, place: Place, seconds: float) -> None:
+    from autoglm_ops.planning import kind_of
+
     trained, measured = done.record.trained, done.measured
     console = _wide()
     if done.again:
@@ -153,7 +155,7 @@ def _show(done: Done, ready: Ready, place: Place, seconds: float) -> None:
     plan = done.record.plan
     table.add_row(
         "layout",
-        f"{plan.ranks} x {plan.micro_batch} x {plan.accumulation} = {plan.global_batch} rows a step, ZeRO {plan.zero_stage}",
+        f"{plan.copies} x {plan.micro_batch} x {plan.accumulation} = {plan.global_batch} rows a step, {kind_of(plan)} on {plan.ranks} ranks",
     )
     table.add_row(
         "loss",

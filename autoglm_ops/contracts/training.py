@@ -64,7 +64,7 @@ class ModelShape(Record):
 
 
 class ParallelPlan(Record):
-    """How a training run is laid out. Global batch = ranks × micro_batch × accumulation, exactly."""
+    """How a training run is laid out. Global batch = copies × micro_batch × accumulation, exactly."""
 
     ranks: int = Field(ge=1)
     micro_batch: int = Field(ge=1)
@@ -84,10 +84,29 @@ class ParallelPlan(Record):
     """Estimate of one optimizer step, 0 where none was made."""
     buckets: dict[str, int] = {}
     """DeepSpeed's buffer sizes, in elements, that the memory estimate counts on; empty leaves its own."""
+    tensor: int = Field(default=1, ge=1)
+    """Ranks that share every layer of one copy of the model; left out of the file when 1, as `pipeline` is."""
+    pipeline: int = Field(default=1, ge=1)
+    """Ranks that hold one copy's layers one after the other."""
+
+    @property
+    def copies(self) -> int:
+        """Copies of the model, whole on a rank or spread over several; each reads rows of its own."""
+        return self.ranks // (self.tensor * self.pipeline)
+
+    @property
+    def split(self) -> bool:
+        """Whether a copy of the model is computed by several ranks."""
+        return self.tensor * self.pipeline > 1
 
     @property
     def global_batch(self) -> int:
-        return self.ranks * self.micro_batch * self.accumulation
+        return self.copies * self.micro_batch * self.accumulation
+
+    @model_serializer(mode="wrap")
+    def _without_whole_models(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        told: dict[str, Any] = dump(self)
+        return {key: value for key, value in told.items() if key not in ("tensor", "pipeline") or value > 1}
 
 
 class PlanSurvey(Record):

@@ -18,7 +18,7 @@ BUCKET = 50_000_000
 
 @dataclass(frozen=True)
 class Layout:
-    """`ranks` over all nodes. Global batch = ranks × micro_batch × accumulation."""
+    """`ranks` over all nodes. Global batch = copies × micro_batch × accumulation."""
 
     ranks: int
     micro_batch: int
@@ -28,6 +28,18 @@ class Layout:
     device: Device = "cuda"
     checkpointing: bool = False
     offload: Offload = "none"
+    tensor: int = 1
+    pipeline: int = 1
+
+    @property
+    def copies(self) -> int:
+        """Copies of the model, each on tensor × pipeline ranks."""
+        return self.ranks // (self.tensor * self.pipeline)
+
+    @property
+    def split(self) -> bool:
+        """Whether a copy is spread over several ranks."""
+        return self.tensor * self.pipeline > 1
 
     @property
     def width(self) -> int:
@@ -36,8 +48,9 @@ class Layout:
 
     @property
     def kind(self) -> str:
-        """What the layout is, apart from its batch: `ZeRO 3, checkpointing, offload optimizer`."""
-        named = [f"ZeRO {self.zero_stage}"]
+        """What the layout is, apart from its batch: `ZeRO 3, checkpointing, offload optimizer`, `tensor 2, pipeline 4`."""
+        cuts = [f"{name} {size}" for name, size in (("tensor", self.tensor), ("pipeline", self.pipeline)) if size > 1]
+        named = cuts or [f"ZeRO {self.zero_stage}"]
         if self.checkpointing:
             named.append("checkpointing")
         if self.offload != "none":

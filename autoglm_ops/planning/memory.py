@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from autoglm_ops.contracts.training import HardwareSpec, ModelShape
+from autoglm_ops.planning import parts as cut_parts
 from autoglm_ops.planning.layout import Layout, buckets
 
 GIB = 1 << 30
@@ -31,6 +32,8 @@ def estimate(shape: ModelShape, layout: Layout) -> dict[str, int]:
 
     Not all parts live at once (gradients grow while activations go), so `total` is at most the sum of the parts before it.
     """
+    if layout.split:
+        return {**cut_parts.estimate(shape, layout), "host": _host(shape, layout)}
     parts = _parts(shape, layout)
     moments = _moments(shape, layout, parts)
     buffers = max(moment.buffers for moment in moments)

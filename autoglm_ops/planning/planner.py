@@ -7,6 +7,7 @@ from typing import Literal, cast
 
 from autoglm_ops.contracts.training import HardwareSpec, ModelShape, ParallelPlan
 from autoglm_ops.errors import Refused, UsageError
+from autoglm_ops.planning import splits as cuts
 from autoglm_ops.planning.candidates import Choice, divisors, enumerate_layouts, most_ranks
 from autoglm_ops.planning.layout import Layout, Precision, buckets
 from autoglm_ops.planning.memory import GIB, estimate, usable_bytes, usable_host
@@ -28,10 +29,11 @@ class Weighed:
         return self.memory["total"] <= self.room and self.memory["host"] <= self.host_room
 
     @property
-    def rank(self) -> tuple[float, int, bool, bool, int]:
+    def rank(self) -> tuple[float, int, int, bool, bool, int]:
         """Order of what fits: the fastest, then the simplest."""
         layout = self.layout
-        return self.seconds, layout.zero_stage, layout.checkpointing, layout.offload != "none", layout.accumulation
+        parts = layout.tensor * layout.pipeline
+        return self.seconds, parts, layout.zero_stage, layout.checkpointing, layout.offload != "none", layout.accumulation
 
 
 def weigh(layout: Layout, shape: ModelShape, hardware: HardwareSpec) -> Weighed:
@@ -47,23 +49,24 @@ def make_plan(
     *,
     batch_size: int,
     precision: str = "auto",
-    ranks: int | None = None,
-    micro_batch: int | None = None,
-    zero_stage: int | None = None,
+    splits: bool = False,
+    **fixed: int | None,
 ) -> ParallelPlan:
-    """The fastest plan that fits. `ranks`, `micro_batch` and `zero_stage` fix a choice; None leaves it to the planner.
+    """The fastest plan that fits. `ranks`, `micro_batch`, `zero_stage`, `tensor` and `pipeline` fix a choice; None leaves it to the planner.
+
+    splits: whether the trainer at hand may spread a copy of the model over several ranks.
 
     Raises UsageError when what is fixed contradicts the batch or the device. When nothing fits, the smallest plan is returned with
     `fits=False` and the numbers, for `refuse_unless_fits` to refuse.
     """
-    choice = Choice(ranks=ranks, micro_batch=micro_batch, zero_stage=zero_stage, checkpointing=True, offload=True)
+    choice = Choice(**fixed, checkpointing=True, offload=True, splits=splits)
     kind = settle_precision(precision, hardware)
-    require_possible(hardware, batch_size, choice)
-    weighed = [weigh(layout, shape, hardware) for layout in enumerate_layouts(hardware, batch_size, kind, choice)]
+    require_possible(hardware, shape, batch_size, kind, choice)
+    weighed = [weigh(layout, shape, hardware) for layout in enumerate_layouts(hardware, shape, batch_size, kind, choice)]
     if not weighed:
         sizes = ", ".join(map(str, divisors(batch_size)))
         raise UsageError(
-            f"plan.micro_batch = {micro_batch} divides train.batch_size = {batch_size} on no number of ranks; use one of {sizes}"
+            f"plan.micro_batch = {choice.micro_batch} divides train.batch_size = {batch_size} on no number of ranks; use one of {sizes}"
         )
     fitting = [item for item in weighed if item.fits]
     best = min(fitting, key=lambda item: item.rank) if fitting else min(weighed, key=lambda item: item.memory["total"])
@@ -89,6 +92,8 @@ def to_plan(weighed: Weighed, shape: ModelShape, hardware: HardwareSpec, reasons
         offload=layout.offload,
         step_seconds=weighed.seconds,
         buckets=buckets(shape, layout.zero_stage),
+        tensor=layout.tensor,
+        pipeline=layout.pipeline,
     )
 
 
@@ -103,9 +108,14 @@ def refuse_unless_fits(plan: ParallelPlan) -> None:
     if "host" in plan.memory_bytes:
         host = f" and {plan.memory_bytes['host'] / GIB:.2f} GiB of the host's"
     raise Refused(
-        f"does-not-fit: a rank needs {total:.2f} GiB ({parts}){host} and may use {usable:.2f} GiB, at ZeRO stage {plan.zero_stage} with "
+        f"does-not-fit: a rank needs {total:.2f} GiB ({parts}){host} and may use {usable:.2f} GiB, at {layout_of(plan).kind} with "
         f"micro-batch {plan.micro_batch} on {plan.ranks} {plan.device} ranks; take a smaller model or tokenize.max_length, or more memory"
     )
+
+
+def layout_of(plan: ParallelPlan) -> Layout:
+    """What `to_plan` made the record of."""
+    return Layout(**plan.model_dump(include=set(Layout.__dataclass_fields__)))
 
 
 def settle_precision(wanted: str, hardware: HardwareSpec) -> Precision:
@@ -119,9 +129,12 @@ def settle_precision(wanted: str, hardware: HardwareSpec) -> Precision:
     return cast(Literal["fp32", "bf16", "fp16"], wanted)
 
 
-def require_possible(hardware: HardwareSpec, batch_size: int, choice: Choice) -> None:
-    """Raise UsageError when what is fixed contradicts the batch or the machine."""
+def require_possible(hardware: HardwareSpec, shape: ModelShape, batch_size: int, precision: Precision, choice: Choice) -> None:
+    """Raise UsageError when what is fixed contradicts the batch, the machine or the model."""
     ranks, micro = choice.ranks, choice.micro_batch
+    if choice.parts > 1:
+        _require_cut(hardware, shape, batch_size, precision, choice)
+        return
     if ranks is not None and batch_size % ranks:
         raise UsageError(f"train.batch_size = {batch_size} is not divisible by plan.ranks = {ranks}; change one of them")
     if ranks is not None and hardware.gpus and ranks > most_ranks(hardware):
@@ -134,13 +147,32 @@ def require_possible(hardware: HardwareSpec, batch_size: int, choice: Choice) ->
         )
 
 
+def _require_cut(hardware: HardwareSpec, shape: ModelShape, batch_size: int, precision: Precision, choice: Choice) -> None:
+    tensor, pipeline, most = choice.tensor or 1, choice.pipeline or 1, choice.ranks or most_ranks(hardware)
+    asked = f"plan.tensor = {tensor} x plan.pipeline = {pipeline}"
+    why = cuts.refusal(hardware, shape, tensor, pipeline, most)
+    if not choice.splits:
+        why = "this training computes whole models; only a causal language model whose weights are all trained can be cut"
+    elif choice.zero_stage:
+        why = f"it goes with plan.zero_stage = 0 alone, and {choice.zero_stage} is asked for"
+    elif precision == "fp16":
+        why = "fp16 needs its loss scaled, which only the engine of whole models does; take bf16"
+    if why:
+        raise UsageError(f"{asked} cannot run: {why}; change one of them")
+    if next(enumerate_layouts(hardware, shape, batch_size, precision, choice), None) is None:
+        raise UsageError(
+            f"train.batch_size = {batch_size} cannot be shared out with {asked}: ranks, copies and micro-batch must divide it, and each copy "
+            f"needs {pipeline} micro-batches or more; change one of them"
+        )
+
+
 def _count(hardware: HardwareSpec, batch_size: int) -> int:
     return next(size for size in divisors(batch_size) if size <= most_ranks(hardware))
 
 
 def _reasons(best: Weighed, shape: ModelShape, hardware: HardwareSpec, wanted: str, choice: Choice) -> tuple[str, ...]:
     layout = best.layout
-    batch = layout.ranks * layout.micro_batch * layout.accumulation
+    batch = layout.copies * layout.micro_batch * layout.accumulation
     return (
         _why_precision(layout, wanted),
         _why_ranks(layout.ranks, batch, hardware, choice.ranks),
@@ -185,6 +217,8 @@ def _why_ranks(count: int, batch_size: int, hardware: HardwareSpec, fixed: int |
 
 def _why_stage(best: Weighed, shape: ModelShape, fixed: int | None) -> str:
     layout, room = best.layout, best.room
+    if layout.split:
+        return _why_cut(layout, shape)
     single = Layout(1, layout.micro_batch, precision=layout.precision, device=layout.device)
     whole = sum(estimate(shape, single)[name] for name in ("weights", "gradients", "optimizer"))
     states = f"replicated states take {whole / room:.2%} of the {room / GIB:.1f} GiB a rank may use"
@@ -196,8 +230,17 @@ def _why_stage(best: Weighed, shape: ModelShape, fixed: int | None) -> str:
     return f"ZeRO {layout.zero_stage}: {states}; of the stages that fit on {layout.ranks} ranks the fastest, or the smallest there is"
 
 
+def _why_cut(layout: Layout, shape: ModelShape) -> str:
+    said = [f"each layer over {layout.tensor} ranks of a node"] if layout.tensor > 1 else []
+    said += [f"{shape.layers} layers in {layout.pipeline} stages"] if layout.pipeline > 1 else []
+    copies = f"{layout.copies} {'copy' if layout.copies == 1 else 'copies'} of the model"
+    unproven = "; run on CPU ranks so far, so on GPUs an estimate" if layout.device == "cuda" else ""
+    return f"{layout.kind}: {' and '.join(said)}, {copies}{unproven}"
+
+
 def _why_micro(layout: Layout, batch_size: int, fixed: int | None) -> str:
-    what = f"micro-batch {layout.micro_batch} × accumulation {layout.accumulation} × {layout.ranks} ranks = {batch_size}"
+    by = f"{layout.copies} copies" if layout.split else f"{layout.ranks} ranks"
+    what = f"micro-batch {layout.micro_batch} × accumulation {layout.accumulation} × {by} = {batch_size}"
     if fixed is not None:
         return f"{what}: fixed by plan.micro_batch"
     whole, largest = "the whole share of a rank fits at once", "the largest divisor whose activations fit"

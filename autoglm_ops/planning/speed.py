@@ -9,6 +9,8 @@ import math
 
 from autoglm_ops.contracts.training import HardwareSpec, ModelShape
 from autoglm_ops.planning.layout import Layout
+from autoglm_ops.planning.parts import FUSED_GATE
+from autoglm_ops.planning.parts import parameters as part_of
 
 GPU_SHARE = 0.45
 """Of a GPU's stated TFLOPs, what large transformers reach: 43 to 52 % on A100s (Korthikanti et al. 2022, table 5)."""
@@ -22,6 +24,9 @@ HOST_MEMORY_GBS = 100.0
 """What Adam on the host reads and writes, over all ranks of a node; it touches 28 bytes a parameter."""
 _KERNELS = 60  # launches a layer and micro-batch, forward and backward, 10 microseconds each on a GPU or a core
 _LAUNCH = 1e-5
+_DISPATCH = 12
+"""DTensor decides in Python what each operation of a cut layer means."""
+_GLOO_WAIT, _NCCL_WAIT = 2e-4, 2e-5
 _UNKNOWN_TFLOPS, _UNKNOWN_LINK = (
     100.0,
     16.0,
@@ -30,7 +35,43 @@ _UNKNOWN_TFLOPS, _UNKNOWN_LINK = (
 
 def step_seconds(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> float:
     """Seconds of one step over the global batch."""
+    if layout.split:
+        return round(_split(shape, layout, hardware), 6)
     return round(_compute(shape, layout, hardware) + _messages(shape, layout, hardware) + _host(shape, layout, hardware), 6)
+
+
+def _split(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> float:
+    """A copy's ranks share its arithmetic. Stages idle while the pipeline fills and drains: (stages - 1) micro-batches' time
+    (Huang et al. 2019, GPipe, arXiv:1811.06965, section 2.3).
+    """
+    parts, count = layout.tensor * layout.pipeline, layout.accumulation
+    layers = shape.layers / layout.pipeline
+    launch = _LAUNCH * (_DISPATCH if layout.tensor > 1 else 1)
+    each = step_flops(shape, layout) / count / parts / _rate(layout, hardware) + layers * _KERNELS * launch
+    each += layers * _tensor_seconds(shape, layout, hardware) + _hand_over(shape, layout, hardware)
+    copies = 2 * part_of(shape, layout, first=True, last=layout.pipeline == 1) * 4 * (layout.copies - 1) / layout.copies
+    return each * (count + layout.pipeline - 1) + copies / (_link(layout, hardware) * 1e9)
+
+
+def _tensor_seconds(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> float:
+    """Of one layer and micro-batch: sums of the hidden states after attention and feed-forward, and back before each projection that reads
+    them; a fused gate's outputs are gathered whole. A ring moves twice a sum's bytes and once a gathered one's.
+    """
+    if layout.tensor == 1:
+        return 0.0
+    fused = shape.family in FUSED_GATE
+    sums = 2 + (4 if fused else 5)
+    width = 2 * sums * shape.hidden_size + (3 * shape.intermediate_size if fused else 0)
+    moved = layout.micro_batch * shape.max_length * width * layout.width * (layout.tensor - 1) / layout.tensor
+    return moved / (_inside(layout, hardware) * 1e9) + sums * (_GLOO_WAIT if layout.device == "cpu" else _NCCL_WAIT)
+
+
+def _hand_over(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> float:
+    """Hidden states to the next stage and their gradients back, over the slowest link there is between stages."""
+    if layout.pipeline == 1:
+        return 0.0
+    moved = 2 * layout.micro_batch * shape.max_length * shape.hidden_size * layout.width
+    return moved / (_link(layout, hardware) * 1e9)
 
 
 def step_flops(shape: ModelShape, layout: Layout) -> float:
@@ -68,12 +109,15 @@ def _messages(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> floa
 
 def _link(layout: Layout, hardware: HardwareSpec) -> float:
     """GB/s of a ring through all ranks: its neighbours' link, and the node's network once it leaves the node."""
-    if layout.device == "cpu":
-        return GLOO_GBS
-    inside = hardware.link_gbs or _UNKNOWN_LINK
-    if layout.ranks <= hardware.gpus:
-        return inside * LINK_SHARE
-    return min(inside, hardware.network_gbs or 1.0) * LINK_SHARE
+    inside = _inside(layout, hardware)
+    if layout.device == "cpu" or layout.ranks <= hardware.gpus:
+        return inside
+    return min(inside, (hardware.network_gbs or 1.0) * LINK_SHARE)
+
+
+def _inside(layout: Layout, hardware: HardwareSpec) -> float:
+    """GB/s between the ranks of a node."""
+    return GLOO_GBS if layout.device == "cpu" else (hardware.link_gbs or _UNKNOWN_LINK) * LINK_SHARE
 
 
 def _host(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> float:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from autoglm_ops.contracts.training import HardwareSpec, ModelShape, ParallelPlan, PlanSurvey
-from autoglm_ops.planning.candidates import NOT_CANDIDATES, Choice, enumerate_layouts, most_ranks
-from autoglm_ops.planning.layout import Layout
+from autoglm_ops.planning import splits as cuts
+from autoglm_ops.planning.candidates import Choice, enumerate_layouts, most_ranks
 from autoglm_ops.planning.memory import GIB
-from autoglm_ops.planning.planner import Weighed, require_possible, settle_precision, to_plan, weigh
+from autoglm_ops.planning.planner import Weighed, layout_of, require_possible, settle_precision, to_plan, weigh
 
 _PARTS = ("weights", "gradients", "optimizer", "activations", "temporary", "buffers")
 
@@ -24,14 +24,14 @@ def survey(
     precision: str = "auto",
     choice: Choice | None = None,
 ) -> PlanSurvey:
-    """The best plan of every kind (ranks, ZeRO stage, checkpointing, offload) that fits, and why the others do not.
+    """The best plan of every kind (ranks, ZeRO stage or cut, checkpointing, offload) that fits, and why the others do not.
 
     Raises UsageError when what is fixed contradicts the batch or the hardware.
     """
-    choice = choice or Choice(checkpointing=True, offload=True)
+    choice = choice or Choice(checkpointing=True, offload=True, splits=task == "causal-lm")
     kind = settle_precision(precision, hardware)
-    require_possible(hardware, batch_size, choice)
-    weighed = [weigh(layout, shape, hardware) for layout in enumerate_layouts(hardware, batch_size, kind, choice)]
+    require_possible(hardware, shape, batch_size, kind, choice)
+    weighed = [weigh(layout, shape, hardware) for layout in enumerate_layouts(hardware, shape, batch_size, kind, choice)]
     best = sorted(_best_of_each_kind(weighed), key=lambda item: item.rank)
     return PlanSurvey(
         model=model,
@@ -40,7 +40,11 @@ def survey(
         shape=shape,
         hardware=hardware,
         plans=tuple(to_plan(item, shape, hardware) for item in best),
-        why_not=(*_why_not(weighed), *_unused(best, hardware, batch_size), NOT_CANDIDATES),
+        why_not=(
+            *_why_not(weighed),
+            *_unused(best, hardware, batch_size),
+            *cuts.why_not(hardware, shape, kind, most_ranks(hardware)),
+        ),
     )
 
 
@@ -120,7 +124,5 @@ def _plan_facts(plan: ParallelPlan) -> dict[str, str]:
 
 
 def kind_of(plan: ParallelPlan) -> str:
-    """`ZeRO 3, checkpointing, offload optimizer`."""
-    return Layout(
-        plan.ranks, plan.micro_batch, zero_stage=plan.zero_stage, checkpointing=plan.checkpointing, offload=plan.offload
-    ).kind
+    """`ZeRO 3, checkpointing, offload optimizer`; `tensor 2, pipeline 4`."""
+    return layout_of(plan).kind

@@ -66,6 +66,10 @@ class LaunchTraining(Section):
     ranks: int | None = Field(default=None, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
     zero_stage: Literal[0, 1, 2, 3] | None = None
+    tensor: int | None = Field(default=None, ge=1)
+    """Ranks that share every layer of a copy of the model."""
+    pipeline: int | None = Field(default=None, ge=1)
+    """Stages that a copy's layers are laid out in, a rank each (times `tensor`)."""
     callbacks: tuple[str | dict[str, dict[str, Any]], ...] = ()
     """Names of callbacks, or name: {option: value}; other packages offer more under the entry point group autoglm.callbacks."""
     loss: str = "causal-lm"

@@ -15,7 +15,7 @@ from autoglm_ops.data import glm_tokenizer
 from autoglm_ops.errors import BudgetSpent, UsageError
 from autoglm_ops.planning import FAMILIES, deepspeed_config, defaults, make_plan, shape_of_config
 from autoglm_ops.settings import Settings
-from autoglm_ops.settings.launch import LaunchConfig
+from autoglm_ops.settings.launch import LaunchConfig, LaunchTraining
 from autoglm_ops.stages import launch_rows
 from autoglm_ops.training.lm_job import CausalModel, LmJob, optimizer_section
 from autoglm_ops.training.lora import Lora
@@ -172,11 +172,12 @@ def _shape(model: CausalModel) -> ModelShape:
 
 def _parallel(config: LaunchConfig, hardware: HardwareSpec, shape: ModelShape, batch: int) -> ParallelPlan:
     given = config.training
-    fixed = {"ranks": given.ranks, "micro_batch": given.micro_batch, "zero_stage": given.zero_stage}
+    fixed: dict[str, int | None] = given.model_dump(include={"ranks", "micro_batch", "zero_stage", "tensor", "pipeline"})
     if not config.pipeline.auto_parallel:
-        alone = {"ranks": 1, "micro_batch": 1, "zero_stage": 0}
+        parts = (given.tensor or 1) * (given.pipeline or 1)
+        alone = {"ranks": parts, "micro_batch": 1, "zero_stage": 0, "tensor": 1, "pipeline": 1}
         fixed = {name: value if value is not None else alone[name] for name, value in fixed.items()}
-    return make_plan(hardware, shape, batch_size=batch, precision=given.precision, **fixed)
+    return make_plan(hardware, shape, batch_size=batch, precision=given.precision, splits=given.lora is None, **fixed)
 
 
 def _recipe(config: LaunchConfig, rows: RowSet, batch: int, rate: float) -> Recipe:
@@ -255,9 +256,19 @@ def _said(config: LaunchConfig, rows: RowSet, plan: ParallelPlan) -> list[defaul
         defaults.Filled("training.optimizer", given.optimizer, adamw, "optimizer" in given.model_fields_set),
         _planned("precision", plan.precision, given.precision != "auto", "", _after(reasons[0])),
         _planned("ranks", plan.ranks, given.ranks is not None, off, _after(reasons[1])),
-        _planned("zero_stage", plan.zero_stage, given.zero_stage is not None, off, _after(reasons[2])),
+        *_laid(given, plan, off, _after(reasons[2])),
         _planned("micro_batch", plan.micro_batch, given.micro_batch is not None, off, reasons[3]),
         *(_planned(f"memory.{place}", "on", False, "", _after(reason)) for place, reason in enumerate(reasons[4:], 1)),
+    ]
+
+
+def _laid(given: LaunchTraining, plan: ParallelPlan, off: str, why: str) -> list[defaults.Filled]:
+    """How a copy of the model lies on its ranks: by ZeRO, or cut."""
+    if not plan.split:
+        return [_planned("zero_stage", plan.zero_stage, given.zero_stage is not None, off, why)]
+    return [
+        _planned("tensor", plan.tensor, given.tensor is not None, off, why),
+        _planned("pipeline", plan.pipeline, given.pipeline is not None, off, why),
     ]
 
 

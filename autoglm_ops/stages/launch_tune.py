@@ -46,8 +46,8 @@ def searched(job: LmJob, rate: Setting, trials: int, steps: int, folder: Path) -
 
 def refusal(plan: ParallelPlan, parameters: int) -> str:
     """Why this run cannot be searched in one process; empty when it can."""
-    if plan.device == "cuda" and plan.zero_stage == 3:
-        return f"{parameters:,} parameters are sharded over {plan.ranks} ranks, and a trial is one process"
+    if plan.device == "cuda" and (plan.zero_stage == 3 or plan.split):
+        return f"{parameters:,} parameters are spread over {plan.ranks} ranks, and a trial is one process"
     return ""
 
 

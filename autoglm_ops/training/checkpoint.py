@@ -103,7 +103,7 @@ def _read(folder: Path, site: Site) -> Kept | None:
         return None
     ranks, layout = plain.pop("ranks"), plain.pop("layout")
     same = (ranks, layout) == (site.ranks, site.layout)
-    parts = {site.rank} | ({0} if "ZeRO 0" in layout else set()) if same else set(range(ranks))
+    parts = {site.rank, site.rank if site.twin is None else site.twin} if same else set(range(ranks))
     loaded = [load(_weights(folder, manifest, f"rank-{rank:05d}.safetensors")) for rank in sorted(parts)]
     running = loaded[[*sorted(parts)].index(site.rank)] if same else None
     progress = _progress(plain, load(_weights(folder, manifest, "best.safetensors")))

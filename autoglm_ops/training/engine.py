@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from autoglm_ops.training import fragments, nodes
 from autoglm_ops.training.batch import Fed
+from autoglm_ops.training.mail import Mail
 from autoglm_ops.training.objective import Classification, Objective, mean_items
 from autoglm_ops.training.plain import learned_names, optimizer_groups
 from autoglm_ops.training.progress import Weights
@@ -95,10 +96,10 @@ class DeepSpeedEngine:
         self._zero = int(config["zero_optimization"]["stage"])
         groups = optimizer_groups(module, recipe.weight_decay)
         self._engine, self._optimizer, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=config)
-        self.rank = torch.distributed.get_rank()
-        self.ranks = torch.distributed.get_world_size()
+        self.rank = self.reader = torch.distributed.get_rank()
+        self.ranks = self.readers = torch.distributed.get_world_size()
         self.accumulation = int(config["gradient_accumulation_steps"])
-        self._mail = torch.distributed.new_group(backend="gloo") if nodes.here().nodes > 1 else None
+        self._mail = Mail.between_machines()
 
     def step(self, batches: Sequence[Fed], rate: float) -> float:
         self._engine.train()
@@ -137,17 +138,7 @@ class DeepSpeedEngine:
     @property
     def collect(self) -> Callable[[bytes], list[bytes]] | None:
         """Brings every rank's bytes to rank 0, in order (an empty list elsewhere); None where all ranks share a disk. All ranks call it."""
-        return None if self._mail is None else self._collect
-
-    def _collect(self, content: bytes) -> list[bytes]:
-        sizes = torch.zeros(self.ranks, dtype=torch.int64)
-        sizes[self.rank] = len(content)
-        torch.distributed.all_reduce(sizes, group=self._mail)
-        sent = torch.zeros(int(sizes.max()), dtype=torch.uint8)
-        sent[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        taken = [torch.empty_like(sent) for _ in range(self.ranks)] if self.rank == 0 else None
-        torch.distributed.gather(sent, taken, dst=0, group=self._mail)
-        return [part[:size].numpy().tobytes() for part, size in zip(taken or (), sizes.tolist(), strict=False)]
+        return None if self._mail is None else self._mail.collect
 
     def weights(self) -> Weights:
         with deepspeed.zero.GatheredParameters(list(self._engine.module.parameters()), enabled=self._zero == 3):
@@ -161,9 +152,20 @@ class DeepSpeedEngine:
         return not hasattr(self._optimizer, "fp32_groups_flat")
 
     @property
+    def twin(self) -> int:
+        """The rank that writes what this one holds as well: rank 0 where all hold everything."""
+        return 0 if self._zero == 0 else self.rank
+
+    @property
     def layout(self) -> str:
         """How state lies on the ranks."""
         return f"ZeRO {self._zero}, {next(self._engine.module.parameters()).dtype}".replace("torch.", "")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the trained weights."""
+        found: torch.dtype = next(one.dtype for one in self._engine.module.parameters() if one.requires_grad)
+        return found
 
     def live(self) -> Weights:
         state = fragments.live(self._engine.module, self._optimizer)

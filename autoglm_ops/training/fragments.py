@@ -4,7 +4,8 @@ Each optimizer's tensors are named by the parameter and the place in it (`exp_av
 DeepSpeed made of it: whole parameters at ZeRO 0 (torch's own optimizer, or fp16/unfused_optimizer.py, whose masters are apart); a
 rank's run of a flat group at ZeRO 1 and 2 and in bf16_optimizer.py (`param._hp_mapping`, utils/tensor_fragment.py); a rank's part of
 every parameter at ZeRO 3 (stage3.py, `grad_position`). So parts fit together again on any number of ranks and at any stage.
-Padding is left out: it is zero, stays zero, and differs between layouts.
+Padding is left out: it is zero, stays zero, and differs between layouts. A weight that tensor parallelism cuts is named by its slice
+instead (`exp_avg@0.2.1:…` is the first of two along dimension 1) and is whole again once all slices are there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from typing import Any, NamedTuple
 import torch
 
 from autoglm_ops.training.progress import Weights
+
+Parts = dict[tuple[str, str], list[tuple[int, torch.Tensor]]]
+"""(kind, parameter) -> (first element, tensor), in order."""
 
 _SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
@@ -42,7 +46,7 @@ def live(module: Any, optimizer: Any) -> Weights:
         for kind, value in base.state.get(slot.flat, {}).items():
             scalar = kind == "step"
             found[kind + place] = torch.as_tensor(value, dtype=torch.float32).reshape(()) if scalar else slot.within(value)
-    for name, buffer in _buffers(module):
+    for name, buffer in buffers(module):
         found[f"buffer@0:{name}"] = buffer.detach()
     for name, number in _scaler(optimizer).items():
         found[f"scaler@0:{name}"] = torch.tensor(float(number), dtype=torch.float64)
@@ -58,11 +62,11 @@ def put_state(module: Any, optimizer: Any, state: Weights, weights: Weights) -> 
     Whole `weights` by name go before those in `state`, of the learned parameters that are among them. Raises ValueError when `state` does not hold what the module needs.
     """
     base = getattr(optimizer, "optimizer", optimizer)
-    parts = _parts(state) | {("master", name): [(0, tensor)] for name, tensor in weights.items()}
+    parts = parts_of(state) | {("master", name): [(0, tensor)] for name, tensor in weights.items()}
     with torch.no_grad():
         for slot in slots(module, optimizer):
-            slot.within(slot.flat).copy_(_assembled(parts, "master", slot))
-            kinds = _kinds(parts, slot.name)
+            slot.within(slot.flat).copy_(assembled(parts, "master", slot))
+            kinds = kinds_of(parts, slot.name)
             if not kinds:
                 base.state.pop(slot.flat, None)  # a state from before the first step
             entry = base.state[slot.flat]
@@ -72,11 +76,13 @@ def put_state(module: Any, optimizer: Any, state: Weights, weights: Weights) -> 
                     continue
                 if kind not in entry:
                     entry[kind] = torch.zeros_like(slot.flat)
-                slot.within(entry[kind]).copy_(_assembled(parts, kind, slot))
-        for name, buffer in _buffers(module):
+                slot.within(entry[kind]).copy_(assembled(parts, kind, slot))
+        for name, buffer in buffers(module):
             buffer.copy_(parts["buffer", name][0][1])
         _to_module(optimizer)
     for name in _scaler(optimizer):
+        if ("scaler", name) not in parts:
+            continue  # of a layout that scales no loss, as this one need not: one that must is another run
         setattr(_scaler_of(optimizer), name, _number(parts["scaler", name][0][1]))
     for number, group in enumerate(base.param_groups):
         if ("group-step", str(number)) in parts:
@@ -133,7 +139,7 @@ def _to_module(optimizer: Any) -> None:
                 half.data.copy_(master.data)
 
 
-def _buffers(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
+def buffers(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
     kept = module.state_dict(keep_vars=True).keys()
     return ((name, buffer) for name, buffer in module.named_buffers() if name in kept)
 
@@ -154,23 +160,45 @@ def _number(value: torch.Tensor) -> float | int:
     return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
 
-def _parts(state: Weights) -> dict[tuple[str, str], list[tuple[int, torch.Tensor]]]:
-    """(kind, parameter) -> (start, tensor), in order."""
-    found: dict[tuple[str, str], list[tuple[int, torch.Tensor]]] = {}
+def parts_of(state: Weights) -> Parts:
+    """`state` by what it is of. A weight of which only some slices are there is left out."""
+    found: Parts = {}
+    sliced: dict[tuple[str, str], dict[int, torch.Tensor]] = {}
+    cuts: dict[tuple[str, str], tuple[int, int]] = {}
     for key, tensor in state.items():
         place, _, name = key.partition(":")
         kind, _, start = place.partition("@")
+        if "." in start:
+            index, count, dim = map(int, start.split("."))
+            sliced.setdefault((kind, name), {})[index] = tensor
+            cuts[kind, name] = count, dim
+            continue
         found.setdefault((kind, name), []).append((int(start), tensor))
+    for owner, slices in sliced.items():
+        count, dim = cuts[owner]
+        if len(slices) == count:
+            found[owner] = [(0, torch.cat([slices[index] for index in range(count)], dim))]
     for pieces in found.values():
         pieces.sort(key=lambda piece: piece[0])
     return found
 
 
-def _kinds(parts: dict[tuple[str, str], Any], name: str) -> list[str]:
+def moments_of(state: Weights) -> dict[str, list[str]]:
+    """By parameter, what the optimizer keeps of it, whole in `state` or not."""
+    found: dict[str, list[str]] = {}
+    for key in sorted(state):
+        place, _, name = key.partition(":")
+        kind = place.partition("@")[0]
+        if kind not in ("master", "buffer") and kind not in found.setdefault(name, []):
+            found[name].append(kind)
+    return found
+
+
+def kinds_of(parts: Parts, name: str) -> list[str]:
     return [kind for kind, owner in parts if owner == name and kind not in ("master", "buffer")]
 
 
-def _assembled(parts: dict[tuple[str, str], list[tuple[int, torch.Tensor]]], kind: str, slot: Slot) -> torch.Tensor:
+def assembled(parts: Parts, kind: str, slot: Slot) -> torch.Tensor:
     """Elements of one slot, from the pieces that hold them. Raises ValueError where one is missing."""
     at, stop, taken = slot.start, slot.start + slot.size, []
     for start, tensor in parts.get((kind, slot.name), ()):

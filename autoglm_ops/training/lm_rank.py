@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.utils.logging import disable_progress_bar
 
 from autoglm_ops.contracts.record import Record
 from autoglm_ops.contracts.training import TrainingChange
-from autoglm_ops.training import activations
+from autoglm_ops.training import engines
 from autoglm_ops.training.callbacks.base import Callback
 from autoglm_ops.training.callbacks.beats import Beats
 from autoglm_ops.training.callbacks.catalog import made
@@ -20,8 +20,7 @@ from autoglm_ops.training.callbacks.checkpoints import Checkpoints
 from autoglm_ops.training.callbacks.deadline import Deadline
 from autoglm_ops.training.callbacks.progress import Bar
 from autoglm_ops.training.callbacks.spooled import Spooled
-from autoglm_ops.training.engine import DeepSpeedEngine, leave
-from autoglm_ops.training.engine import warm as import_for
+from autoglm_ops.training.engine import leave
 from autoglm_ops.training.lm_job import LOSSES, LmJob, resident
 from autoglm_ops.training.loop import run
 from autoglm_ops.training.packed import PackedFeed, PackedJudge, PackedRows
@@ -31,13 +30,16 @@ from autoglm_ops.training.progress import Progress
 from autoglm_ops.training.publication import Site
 from autoglm_ops.training.rank import joined, resumed_from, site_of
 
+if TYPE_CHECKING:
+    from autoglm_ops.training.engines import AnyEngine
+
 log = logging.getLogger(__name__)
 
 
 class Trained(Record):
     """`trained.json`: what the ranks did. Only what the same config, data and ranks always give.
 
-    dtype: of the weights that were trained, as they were found on rank 0 after the last step. first_value: the validation loss before
+    dtype: what the weights were computed with in the last step, on rank 0. first_value: the validation loss before
     the first step.
     """
 
@@ -73,7 +75,7 @@ class Clocked(Record):
 
 def warm(job: LmJob) -> None:
     """Import what the ranks of `job` will need, once, before they are forked."""
-    import_for(job.deepspeed)
+    engines.warm(job)
 
 
 def work(job: LmJob, rank: int, meeting: Path, born: float) -> None:
@@ -83,7 +85,8 @@ def work(job: LmJob, rank: int, meeting: Path, born: float) -> None:
     module = job.model.build(job.recipe.seed)
     packed = packs(module, job.model.vocabulary)
     objective = LOSSES.get(job.loss)(job.recipe.label_smoothing)
-    engine = DeepSpeedEngine(activations.apply(module, job.plan), job.recipe, job.deepspeed, objective, pulse=heart.beat)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
+    engine = engines.made(module, job, objective, heart.beat)
     site = site_of(job, engine, meeting)
     progress = resumed_from(job, engine, site)
     start = (progress.step, progress.tokens, progress.seconds["steps"])
@@ -92,10 +95,10 @@ def work(job: LmJob, rank: int, meeting: Path, born: float) -> None:
     if progress.step == 0:
         progress.notes[FIRST] = [judge.score(engine, 0)]
     built = time.monotonic()
-    run(engine, feed, judge, job.recipe, callbacks=[Beats(heart), *_callbacks(job, engine, module, site)], progress=progress)
+    run(engine, feed, judge, job.recipe, callbacks=[Beats(heart), *_callbacks(job, engine, sizes, site)], progress=progress)
     heart.enter("saving")
     if rank == 0:
-        _write(job, module, progress, packed)
+        _write(job, module, sizes, engine.dtype, progress, packed)
         seconds = progress.seconds["steps"] - start[2]
         Clocked(
             start_seconds=round(started - born, 3),
@@ -110,14 +113,16 @@ def work(job: LmJob, rank: int, meeting: Path, born: float) -> None:
 
 
 FIRST = "first-value"
+Sizes = list[tuple[int, bool]]
+"""Elements of each parameter of the whole model, and whether it is trained."""
 
 
-def _callbacks(job: LmJob, engine: DeepSpeedEngine, module: Any, site: Site) -> list[Callback]:
+def _callbacks(job: LmJob, engine: AnyEngine, sizes: Sizes, site: Site) -> list[Callback]:
     heard: list[Callback] = [Bar(engine.rank == 0)]
     heard += [made(name, options, engine, Path(job.out)) for name, options in job.callbacks]
     if engine.rank == 0:
-        trained = sum(parameter.numel() for parameter in module.parameters())
-        heard.append(Spooled(resident(job.scratch), trained, job.plan, peak=job.peak_flops))
+        whole = sum(size for size, _ in sizes)
+        heard.append(Spooled(resident(job.scratch), whole, job.plan, peak=job.peak_flops))
     heard.append(
         Checkpoints(
             site.root,
@@ -132,15 +137,13 @@ def _callbacks(job: LmJob, engine: DeepSpeedEngine, module: Any, site: Site) -> 
     return [*heard, Deadline(job.deadline, engine)] if job.deadline else heard
 
 
-def _write(job: LmJob, module: Any, progress: Progress, packed: bool) -> None:
-    sizes = [(_size(parameter), parameter.requires_grad) for parameter in module.parameters()]
-    learned = next(parameter for parameter in module.parameters() if parameter.requires_grad)
+def _write(job: LmJob, module: Any, sizes: Sizes, dtype: torch.dtype, progress: Progress, packed: bool) -> None:
     plain = module.get_base_model() if job.model.lora else module
     Trained(
         architecture=type(plain).__name__,
         parameters=sum(size for size, _ in sizes),
         trained=sum(size for size, trains in sizes if trains),
-        dtype=str(learned.dtype).removeprefix("torch."),
+        dtype=str(dtype).removeprefix("torch."),
         optimizer=str(job.deepspeed["optimizer"]["type"]),
         packed=packed,
         steps=progress.step,
@@ -154,12 +157,7 @@ def _write(job: LmJob, module: Any, progress: Progress, packed: bool) -> None:
         stopped=progress.stop,
         changes=tuple(TrainingChange(**change) for change in progress.changes),
     ).write(Path(job.out) / "trained.json")
-    _weights(job, learned.dtype, progress)
-
-
-def _size(parameter: Any) -> int:
-    """ZeRO 3 leaves an empty tensor and its size."""
-    return int(getattr(parameter, "ds_numel", parameter.numel()))
+    _weights(job, dtype, progress)
 
 
 def _weights(job: LmJob, dtype: torch.dtype, progress: Progress) -> None:

@@ -27,10 +27,13 @@ class Diverged(Refused):
 
 
 class Engine(Protocol):
-    """What moves weights: one process of plain torch, or one rank of DeepSpeed."""
+    """What moves weights: one process of plain torch, one rank of DeepSpeed, or one that holds a part of the model."""
 
     rank: int
     ranks: int
+    reader: int
+    """Which share of the rows is this rank's, of `readers`: ranks that compute one copy of the model together read the same."""
+    readers: int
     accumulation: int
     norm: float
     """The last step's gradient norm before clipping; 0 where the engine does not say."""
@@ -147,7 +150,7 @@ def _steps(
 
 
 def _step(engine: Engine, feed: Feed, recipe: Recipe, progress: Progress) -> float:
-    torch.manual_seed((recipe.seed * 1_000_003 + progress.step) * 1_009 + engine.rank)
+    torch.manual_seed((recipe.seed * 1_000_003 + progress.step) * 1_009 + engine.reader)
     taken = feed.take(progress.step)
     rate = recipe.rate(progress.step) * progress.scale
     loss = engine.step(taken.batches, rate)

@@ -94,7 +94,7 @@ class PackedFeed:
 
     def take(self, step: int) -> Taken:
         chosen = self.chosen(step)
-        parts = share(chosen, self._engine.rank, self._engine.ranks, self._engine.accumulation)
+        parts = share(chosen, self._engine.reader, self._engine.readers, self._engine.accumulation)
         batches = [self._rows.batch(part.tolist(), self._pad, self._packed) for part in parts]
         return Taken([*batches], len(chosen), self._rows.tokens(chosen.tolist()))
 
@@ -131,8 +131,8 @@ class PackedJudge:
 
     def score(self, engine: Engine, step: int) -> float:
         sums = np.zeros(2)
-        mine = self._chosen[engine.rank :: engine.ranks]
-        for place in range(math.ceil(len(self._chosen) / engine.ranks)):
+        mine = self._chosen[engine.reader :: engine.readers]
+        for place in range(math.ceil(len(self._chosen) / engine.readers)):
             batch = self._rows.batch([mine[min(place, len(mine) - 1)] if mine else self._chosen[0]], self._pad, self._packed)
             logits = engine.logits(batch)
             items = self._objective.items(batch)

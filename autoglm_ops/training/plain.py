@@ -25,8 +25,8 @@ class PlainEngine:
     and losses in float32.
     """
 
-    rank = 0
-    ranks = 1
+    rank = reader = 0
+    ranks = readers = 1
     resumable = True
 
     def __init__(
@@ -112,7 +112,11 @@ def learned_names(module: Any) -> set[str]:
 
 def optimizer_groups(module: Any, weight_decay: float) -> list[dict[str, Any]]:
     """Decay matrices; leave biases and norms alone."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return grouped([parameter for parameter in module.parameters() if parameter.requires_grad], weight_decay)
+
+
+def grouped(parameters: Sequence[torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """The same, of parameters that are no module's own."""
     return [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},

@@ -59,6 +59,8 @@ class Site:
     ranks: int = 1
     layout: str = "1 rank"
     attempt: str = "alone"
+    twin: int | None = None
+    """The rank whose part holds this one's state too; None is itself."""
 
     @property
     def laid_out(self) -> str:

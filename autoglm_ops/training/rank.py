@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.utils.logging import disable_progress_bar
@@ -25,6 +25,9 @@ from autoglm_ops.training.models import build, preload
 from autoglm_ops.training.progress import Progress
 from autoglm_ops.training.publication import Site
 from autoglm_ops.training.rows import Rows, fit
+
+if TYPE_CHECKING:
+    from autoglm_ops.training.engines import AnyEngine
 
 log = logging.getLogger(__name__)
 
@@ -112,12 +115,12 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
     leave()
 
 
-def site_of(job: AnyJob, engine: DeepSpeedEngine, meeting: Path) -> Site:
+def site_of(job: AnyJob, engine: AnyEngine, meeting: Path) -> Site:
     """Where this rank's part of a checkpoint belongs."""
-    return Site(Path(job.scratch), job.key(), engine.rank, engine.ranks, engine.layout, meeting.parent.name)
+    return Site(Path(job.scratch), job.key(), engine.rank, engine.ranks, engine.layout, meeting.parent.name, engine.twin)
 
 
-def resumed_from(job: AnyJob, engine: DeepSpeedEngine, site: Site) -> Progress:
+def resumed_from(job: AnyJob, engine: AnyEngine, site: Site) -> Progress:
     """Where the newest checkpoint left off, or the beginning; with what recoveries changed since applied."""
     found = checkpoint.newest_of_all(site, engine.add) if engine.resumable else None
     progress = found.progress if found else Progress()

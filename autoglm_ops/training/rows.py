@@ -62,7 +62,7 @@ class RowFeed:
             self._epoch = epoch
             self._batches = epoch_batches(self._lengths, self._recipe.batch_size, self._recipe.seed, epoch)
         chosen = self._batches[place]
-        mine = share(chosen, self._engine.rank, self._engine.ranks, self._engine.accumulation)
+        mine = share(chosen, self._engine.reader, self._engine.readers, self._engine.accumulation)
         return Taken([self._batch(part) for part in mine], len(chosen), int(self._lengths[chosen].sum()))
 
     def _batch(self, part: NDArray[np.int64]) -> Batch:

@@ -105,6 +105,19 @@ def test_evaluations_and_layout_keys(place: launch_plan.Place) -> None:
     assert (found.plan.plan.ranks, found.plan.plan.zero_stage, found.plan.plan.micro_batch) == (1, 2, 4)
 
 
+@pytest.mark.parametrize(("key", "other"), [("tensor", "pipeline"), ("pipeline", "tensor")])
+def test_a_model_is_cut_when_the_config_says_so(place: launch_plan.Place, key: str, other: str) -> None:
+    found = ready(place, model={"layers": 2}, training={key: 2})
+    plan = found.job.plan
+    assert (getattr(plan, key), getattr(plan, other), plan.ranks, plan.copies, plan.global_batch) == (2, 1, 2, 1, 64)
+    assert said(found, f"training.{key}").given
+    assert not said(found, f"training.{other}").given
+    off = ready(place, model={"layers": 2}, training={key: 2}, pipeline={"auto_parallel": False})
+    assert (off.job.plan.ranks, off.job.plan.micro_batch, getattr(off.job.plan, key)) == (2, 1, 2)
+    with pytest.raises(UsageError, match=f"plan.{key} = 3"):
+        ready(place, model={"layers": 2}, training={key: 3})
+
+
 def test_the_data_flow_engine_drops_what_is_double_and_can_be_off(place: launch_plan.Place) -> None:
     on = ready(place, pipeline={"data_flow": True})
     off = ready(place)

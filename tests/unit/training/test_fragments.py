@@ -26,16 +26,16 @@ def cut(size: int, borders: list[int]) -> list[tuple[int, int]]:
 @given(st.integers(1, 60), st.lists(st.integers(0, 200), max_size=5), st.lists(st.integers(0, 200), max_size=5))
 def test_any_cut_can_be_read_by_any_other(size: int, saved: list[int], wanted: list[int]) -> None:
     whole = torch.arange(size, dtype=torch.float32)
-    parts = fragments._parts({f"exp_avg@{start}:w": whole[start:stop] for start, stop in cut(size, saved)})
+    parts = fragments.parts_of({f"exp_avg@{start}:w": whole[start:stop] for start, stop in cut(size, saved)})
     for start, stop in cut(size, wanted):
         slot = Slot("w", start, stop - start, torch.zeros(size), start)
-        assert torch.equal(fragments._assembled(parts, "exp_avg", slot), whole[start:stop])
+        assert torch.equal(fragments.assembled(parts, "exp_avg", slot), whole[start:stop])
 
 
 def test_a_missing_piece_is_named() -> None:
-    parts = fragments._parts({"master@0:layer.weight": torch.zeros(4)})
+    parts = fragments.parts_of({"master@0:layer.weight": torch.zeros(4)})
     with pytest.raises(ValueError, match=r"holds master of layer.weight up to element 4, and 9 are needed"):
-        fragments._assembled(parts, "master", Slot("layer.weight", 0, 9, torch.zeros(9), 0))
+        fragments.assembled(parts, "master", Slot("layer.weight", 0, 9, torch.zeros(9), 0))
 
 
 def engine(spec: ModelSpec) -> PlainEngine:
@@ -85,3 +85,15 @@ def test_live_is_a_view_and_state_a_copy(arrays: dict[str, TokenArrays], spec: M
     stepped(one, arrays, range(1, 2))
     name = next(iter(live))
     assert not torch.equal(live[name], copied[name])
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_slices_of_a_weight_are_whole_again_once_all_are_there(dim: int) -> None:
+    whole = torch.arange(15.0).reshape(3, 5)
+    slices = {f"exp_avg@{index}.2.{dim}:w": part for index, part in enumerate(whole.chunk(2, dim))}
+    ((start, joined),) = fragments.parts_of({**slices, "step@0:w": torch.tensor(3.0)})["exp_avg", "w"]
+    assert start == 0
+    assert torch.equal(joined, whole)
+    slices.popitem()
+    assert ("exp_avg", "w") not in fragments.parts_of(slices)
+    assert fragments.moments_of({**slices, "step@0:w": torch.tensor(3.0), "master@0:w": whole}) == {"w": ["exp_avg", "step"]}

@@ -56,7 +56,7 @@ class _Rank:
     norm = 0.0
 
     def __init__(self, rank: int, ranks: int, accumulation: int) -> None:
-        self.rank, self.ranks, self.accumulation = rank, ranks, accumulation
+        self.reader, self.readers, self.accumulation = rank, ranks, accumulation
 
 
 @settings(max_examples=20)
