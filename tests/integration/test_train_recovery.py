@@ -19,7 +19,7 @@ import pytest
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from chaos_train import KINDS, campaign, digests, injected, job_of, tokens
+from chaos_train import KINDS, Campaign, digests, job_of, tokens, total
 
 from autoglm_ops.contracts.training import RecoveryRules, TrainingRecord
 from autoglm_ops.errors import Refused
@@ -165,6 +165,8 @@ def test_the_liveness_probe_hears_a_run(place: Path, calm: tuple[str, str]) -> N
 
 def test_a_small_campaign(tmp_path: Path) -> None:
     """Three injections at random moments; `make chaos-train` makes two hundred."""
-    found = campaign(3, 300.0, 60, 3, tmp_path)
-    assert injected(found) >= 1 and set(found) == {f"ZeRO {zero} {precision}" for zero, precision in KINDS}
-    assert sum(one.lost + one.differed for one in found.values()) == 0
+    campaign = Campaign(tmp_path, 24, 3)
+    campaign.run(3, 300.0)
+    found = total(campaign.tallies)
+    assert campaign.kills == 3 and set(campaign.tallies) == {f"ZeRO {zero} {precision}" for zero, precision in KINDS}
+    assert found.lost + found.differed == 0 and sum(found.moments.values()) >= 3
