@@ -1,4 +1,4 @@
-"""A checkpoint after each evaluation but the last, and after every so many steps, written while training goes on.
+"""A checkpoint after each evaluation but the last, and whenever `Pace` says that one is due, written while training goes on.
 
 All of it is a thread's work: copying state into host memory, writing, syncing, publishing. Between two updates the state stands still,
 so the copy is made while the next forward and backward pass run, and training waits before its next update for what is left of it. One
@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from safetensors.torch import load, save
 
 from autoglm_ops.training import publication
 from autoglm_ops.training.callbacks.base import Callback
+from autoglm_ops.training.callbacks.pace import Pace
 from autoglm_ops.training.image import Host
 from autoglm_ops.training.loop import Engine
 from autoglm_ops.training.progress import Progress, Weights
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 class Checkpoints(Callback):
     """Keeps the newest in `root`, under the `key` that says which run this is. With several ranks `site` says which part is this one's.
 
-    every: steps between checkpoints beside those of evaluations, None for none. marks: the steps of evaluations. `stall` is what training
+    pace: when one is due beside those of evaluations. `stall` is what training
     has waited for, in seconds, `taken` for how many; `failed` and `left_out` are checkpoints that were not kept, and why. collect brings
     the parts of other machines to rank 0 (`DeepSpeedEngine.collect`).
     """
@@ -46,12 +47,11 @@ class Checkpoints(Callback):
         engine: Engine,
         *,
         site: Site | None = None,
-        every: int | None = None,
-        marks: Collection[int] = (),
+        pace: Pace | None = None,
         collect: Callable[[bytes], list[bytes]] | None = None,
     ) -> None:
         self._site, self._engine, self._collect = site or Site(root, key), engine, collect
-        self._every, self._marks = every, frozenset(marks)
+        self._pace, self._writing = pace or Pace(), 0.0
         self._host = Host()
         self._thread: threading.Thread | None = None
         self._ending, self._copied = threading.Event(), threading.Event()
@@ -62,8 +62,11 @@ class Checkpoints(Callback):
         self.taken = self.failed = self.left_out = 0
         self.stall = 0.0
 
+    def on_start(self, progress: Progress) -> None:
+        self._pace.begin(progress.step)
+
     def on_step(self, progress: Progress) -> None:
-        if self._every and progress.step % self._every == 0 and progress.step not in self._marks and not progress.stop:
+        if not progress.stop and self._engine.resumable and self._pace.due(self._engine, progress.step, self._writing):
             self._save(progress)
 
     def on_validation(self, progress: Progress) -> None:
@@ -78,6 +81,7 @@ class Checkpoints(Callback):
         if not self._engine.resumable or progress.step >= progress.steps:
             return
         clock = time.monotonic()
+        self._pace.saved()
         if self._thread is not None and self._thread.is_alive():
             if self._collect is None:
                 self._leave_out(progress.step)
@@ -125,7 +129,7 @@ class Checkpoints(Callback):
 
     def _keep(self, step: int, live: Weights, others: list[Weights], best: Weights, plain: dict[str, Any]) -> None:
         """The thread's work."""
-        site = self._site
+        site, clock = self._site, time.monotonic()
         try:
             try:
                 image = Image(step, self._host.copy(live), best, plain)
@@ -136,6 +140,7 @@ class Checkpoints(Callback):
                 publication.write_part(replace(site, rank=rank), Image(step, state, {}, {}))
             if site.rank == 0:
                 publication.publish(site, step, given_up=self._ending.is_set)
+            self._writing = time.monotonic() - clock
         except (OSError, ValueError, MemoryError, RuntimeError) as error:
             self.failed += 1
             if site.rank == 0:

@@ -129,6 +129,13 @@ def test_want_of_memory_makes_the_micro_batch_smaller_and_is_written_into_the_jo
     assert [change.kind for change in told.changes] == ["micro-batch", "micro-batch"]
 
 
+def test_a_new_process_does_not_meet_the_want_of_memory_again(job: Job) -> None:
+    """What an Airflow retry is: the same job anew, with what is in scratch."""
+    assert train(job, "memory").restarts == 2
+    again = train(job, "memory")
+    assert (again.restarts, Job.read(Path(job.out) / "job.json").plan.micro_batch) == (0, 2)
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "starts", "said"),
     [
