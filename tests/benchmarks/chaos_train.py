@@ -351,7 +351,7 @@ def main() -> None:
     done = sums(campaign.tallies)
     _write(path, done)
     whole = total(done)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     console.print(table(done))
     console.print("struck in: " + ", ".join(f"{name} {count}" for name, count in sorted(whole.moments.items())))
     if whole.kills < asked.kills:
