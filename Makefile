@@ -67,8 +67,8 @@ bench-tune: install ## steps to the target on learning-curve tables, beside rand
 proof-data: install ## a gigabyte of dirty text: folder, S3 and ten kills make one digest; memory at 10^5 and 10^6 documents
 	@python tests/benchmarks/proof_data.py --mb $(or $(MB),1000) $(ARGS)
 
-chaos-checkpoint: install ## kills, and a fault at every system call of a checkpoint's save; KILLS=2000 ROUNDS=1
-	@OMP_NUM_THREADS=1 python tests/benchmarks/chaos_checkpoint.py --kills $(or $(KILLS),2000) --rounds $(or $(ROUNDS),1)
+chaos-checkpoint: install ## kills, and a fault at every system call of a checkpoint's save; KILLS=2000 FAULTS=10000 SLICE=1800 seconds, adds to earlier slices
+	@OMP_NUM_THREADS=1 python tests/benchmarks/chaos_checkpoint.py --kills $(or $(KILLS),2000) --faults $(or $(FAULTS),10000) --seconds $(or $(SLICE),1800) $(ARGS)
 
 chaos-train: install ## ranks killed and stopped at random in real DeepSpeed runs, each supervised to its end; KILLS=200 SLICE=1200 seconds, adds to earlier slices
 	@OMP_NUM_THREADS=1 python tests/benchmarks/chaos_train.py --kills $(or $(KILLS),200) --seconds $(or $(SLICE),1200) $(ARGS)
