@@ -40,7 +40,9 @@ from autoglm_ops.training.warm import WarmGroup
 
 GOAL = 0.9
 MODEL = {"name": "glm-tiny", "hidden_size": 256, "layers": 4, "heads": 8, "dropout": None}
-TRIED = 40
+BUCKETS = {"reduce_bucket_size": 3_000_000, "allgather_bucket_size": 3_000_000}
+"""One bucket holds the model, as the planner would have it."""
+TRIED = 20
 """Steps by which a step is timed."""
 
 
@@ -83,7 +85,7 @@ class Killer(threading.Thread):
 def job_in(place: Path, name: str, steps: int) -> Job:
     """The run `name` in `place`, with the rules that the platform ships."""
     data = place / "tokens"
-    job = job_of(place / name, data, 1, "fp32", steps, buckets={})
+    job = job_of(place / name, data, 1, "fp32", steps, buckets=BUCKETS)
     meta = TokenMeta.read(data / "meta.json")
     model = ModelSpec.of(MODEL, meta, data)
     recipe = Recipe.of(job.settings | {"evaluations": 2}, rows=meta.rows["train"], seed=5, steps=steps)
