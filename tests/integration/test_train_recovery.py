@@ -19,6 +19,7 @@ import pytest
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import chaos_checkpoint
 from chaos_train import KINDS, Campaign, digests, job_of, tokens, total
 
 from autoglm_ops.contracts.training import RecoveryRules, TrainingRecord
@@ -171,3 +172,12 @@ def test_a_small_campaign(tmp_path: Path) -> None:
     found = total(campaign.tallies)
     assert campaign.kills == 3 and set(campaign.tallies) == {f"ZeRO {zero} {precision}" for zero, precision in KINDS}
     assert found.lost + found.differed == 0 and sum(found.moments.values()) >= 3
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="faults are injected by strace")
+def test_a_small_campaign_on_the_checkpoint_layer() -> None:
+    """A few kills, and two kinds of faults at each call that opens a file; `make chaos-checkpoint` makes 2,000 and 10,000."""
+    record = chaos_checkpoint.fresh()
+    chaos_checkpoint.campaign(record, 10, 20, time.monotonic() + 120.0)
+    assert record["kills"] == 10 and record["faults"] >= 20
+    assert record["wrong"] == []

@@ -7,36 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from autoglm_ops.contracts.training import ParallelPlan, RecoveryDecision, TrainingFailure
+from autoglm_ops.contracts.training import RecoveryDecision, TrainingFailure
 from autoglm_ops.training import standing
 from autoglm_ops.training.job import Job
 from autoglm_ops.training.kept import name_of
-from autoglm_ops.training.models import ModelSpec
-from autoglm_ops.training.recipe import Recipe
 from autoglm_ops.training.recovery import changed
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
-    plan = ParallelPlan(
-        ranks=2, micro_batch=8, accumulation=1, zero_stage=0, precision="fp32", device="cpu", threads_per_rank=1,
-        memory_bytes={}, fits=True, reasons=(),
-    )  # fmt: skip
-    recipe = Recipe(
-        learning_rate=1e-3, weight_decay=0.0, batch_size=16, warmup_share=0.1, schedule="linear", label_smoothing=0.0,
-        token_dropout=0.0, gradient_clip=1.0, steps=5, report=(5,), seed=0,
-    )  # fmt: skip
-    model = ModelSpec(name="m", folder=None, overrides={}, vocabulary=1, pad_id=0, max_length=1, labels=())
-    return Job(
-        tokens="",
-        out="",
-        scratch=str(tmp_path / "checkpoints"),
-        plan=plan,
-        deepspeed={},
-        model=model,
-        recipe=recipe,
-        settings={},
-    )
+def job(bare_job: Job) -> Job:
+    return bare_job
 
 
 def twice_smaller(job: Job) -> Job:
