@@ -33,7 +33,7 @@ from autoglm_ops.training.warm import WarmGroup
 
 pytestmark = pytest.mark.slow
 STEPS = 40
-QUICK = RecoveryRules(restarts=4, hang_seconds=4.0, backoff_seconds=0.0, checkpoint_steps=5)
+QUICK = RecoveryRules(restarts=4, hang_seconds=4.0, backoff_seconds=0.0, checkpoint_steps=5, checkpoint_seconds=None)
 
 
 @pytest.fixture(scope="module")
