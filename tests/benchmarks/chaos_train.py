@@ -51,7 +51,7 @@ from autoglm_ops.training.warm import WarmGroup
 ROOT = Path(__file__).parents[2]
 KINDS = ((0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"))
 EVERY = 4
-RULES = RecoveryRules(restarts=20, hang_seconds=3.0, backoff_seconds=0.0, checkpoint_steps=EVERY)
+RULES = RecoveryRules(restarts=20, hang_seconds=2.0, backoff_seconds=0.0, checkpoint_steps=EVERY)
 MOST = 8
 """Injections into one run: the rest of it is left in peace, so that many runs are compared."""
 GROUPS, STOPS = 0.04, 0.04

@@ -100,6 +100,7 @@ def test_a_torn_checkpoint_is_passed_over_and_changes_no_byte(place: Path, group
 def test_a_checkpoint_one_rank_has_not_saved_is_none(place: Path, calm: tuple[str, str]) -> None:
     """Rank 1's part comes three seconds late and rank 0 is killed meanwhile: the run continues from the one before (threats F14)."""
     job = job_of(place / "late", place / "tokens", 1, "fp32", STEPS)
+    job = job.model_copy(update={"rules": QUICK.model_copy(update={"checkpoint_steps": 10})})
     late = place / "late_body.py"
     late.write_text(
         "import os, signal, time\n"
@@ -143,7 +144,7 @@ def test_other_ranks_and_another_stage_continue_within_rounding_and_say_so(
         assert "saved on ZeRO 1, float32 on 2 ranks; equal within rounding" in told.changes[0].why
         now = load_file(Path(job.out) / "weights" / "model.safetensors")
         furthest = max(float((now[key] - whole[key]).abs().max()) for key in whole)
-        assert furthest < 2e-2  # ten steps of a rate of 3e-3, with other rows dropped per rank
+        assert furthest < 2e-2  # a few steps of a rate of 3e-3, with other rows dropped per rank
 
 
 def newest(root: Path) -> int:
