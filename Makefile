@@ -11,7 +11,7 @@ TORCH      := 2.13.0
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check up down demo bench bench-data bench-train proof-data chaos-checkpoint chaos-train doctor nightly lock clean proof-feedback bench-tune
+.PHONY: help install run test check up down demo bench bench-data bench-train bench-goodput bench-checkpoint proof-data chaos-checkpoint chaos-train doctor nightly lock clean proof-feedback bench-tune
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -67,11 +67,17 @@ bench-tune: install ## steps to the target on learning-curve tables, beside rand
 proof-data: install ## a gigabyte of dirty text: folder, S3 and ten kills make one digest; memory at 10^5 and 10^6 documents
 	@python tests/benchmarks/proof_data.py --mb $(or $(MB),1000) $(ARGS)
 
-chaos-checkpoint: install ## kills, and a fault at every system call of a checkpoint's save; KILLS=2000 ROUNDS=1
-	@OMP_NUM_THREADS=1 python tests/benchmarks/chaos_checkpoint.py --kills $(or $(KILLS),2000) --rounds $(or $(ROUNDS),1)
+chaos-checkpoint: install ## kills, and a fault at every system call of a checkpoint's save; KILLS=2000 FAULTS=10000 SLICE=1800 seconds, adds to earlier slices
+	@OMP_NUM_THREADS=1 python tests/benchmarks/chaos_checkpoint.py --kills $(or $(KILLS),2000) --faults $(or $(FAULTS),10000) --seconds $(or $(SLICE),1800) $(ARGS)
 
-chaos-train: install ## ranks killed and stopped at random in real DeepSpeed runs, each supervised to its end; KILLS=200 SLICE=540 seconds, adds to earlier slices
-	@OMP_NUM_THREADS=1 python tests/benchmarks/chaos_train.py --kills $(or $(KILLS),200) --seconds $(or $(SLICE),540) $(ARGS)
+chaos-train: install ## ranks killed and stopped at random in real DeepSpeed runs, each supervised to its end; KILLS=200 SLICE=1200 seconds, adds to earlier slices
+	@OMP_NUM_THREADS=1 python tests/benchmarks/chaos_train.py --kills $(or $(KILLS),200) --seconds $(or $(SLICE),1200) $(ARGS)
+
+bench-goodput: install ## a supervised training that loses a rank a minute: share of the time that counts; MINUTES=10 ARGS=--unbroken
+	@OMP_NUM_THREADS=1 python tests/benchmarks/bench_goodput.py --minutes $(or $(MINUTES),10) $(ARGS)
+
+bench-checkpoint: install ## what training waits for a checkpoint, beside torch.save and torch DCP; restarts; MB=200 ROUNDS=15
+	@OMP_NUM_THREADS=1 python tests/benchmarks/bench_checkpoint.py --mb $(or $(MB),200) --rounds $(or $(ROUNDS),15)
 
 proof-feedback: install ## ten years of nights with reporters that lie: no bound left, no decision changed; NIGHTS=3650
 	@python tests/benchmarks/proof_feedback.py --nights $(or $(NIGHTS),3650)
@@ -81,6 +87,7 @@ doctor: install ## what works on this machine
 
 nightly: install ## everything, the long ones too
 	@pytest -m "slow or not slow"
+	@$(MAKE) --no-print-directory chaos-train bench-goodput
 	@python tests/benchmarks/proof_feedback.py
 	@autoglm demo --days 14
 

@@ -159,6 +159,8 @@ class RecoveryRules(Record):
     """The second restart in a row waits this long, each one after it twice as long and that again; the first waits for nothing."""
     checkpoint_steps: int | None = Field(default=100, ge=1)
     """A checkpoint after so many steps, beside those after evaluations; None leaves it at those."""
+    checkpoint_seconds: float | None = Field(default=5.0, gt=0)
+    """And about so many seconds after the last one (later where writing takes long), which bounds what a kill costs; None for steps alone."""
 
 
 Cause = Literal["killed", "out-of-memory", "diverged", "disk-full", "lost-peer", "hang", "never-joined", "refused", "unknown"]
@@ -193,6 +195,8 @@ class TrainingChange(Record):
     kind: Literal["micro-batch", "rate", "layout"]
     why: str
     step: int = 0
+    micro_batch: int = 0
+    """Rows of a micro-batch from here on; 0 where they did not change."""
 
 
 class PastStudy(Record):

@@ -86,6 +86,8 @@ class Recovery(Section):
     """The second restart in a row waits this long, later ones twice as long and more; the first does not wait."""
     checkpoint_steps: int | None = Field(default=100, ge=1)
     """A checkpoint after so many steps, beside those after evaluations; null leaves it at those."""
+    checkpoint_seconds: float | None = Field(default=5.0, gt=0)
+    """And about so many seconds after the last one, later where writing takes long; null for steps alone."""
 
 
 class Serving(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from importlib import import_module
@@ -57,6 +58,8 @@ def join(rank: int, ranks: int, device: str, meeting: Path) -> None:
     gloo does the work in any case.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # DeepSpeed calls collectives by names that torch has deprecated: at ZeRO 2 and 3 several lines a step in the run's log
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.")
     place = nodes.here()
     local = rank - place.ranks(ranks).start
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(local), WORLD_SIZE=str(ranks))

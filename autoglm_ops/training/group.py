@@ -172,7 +172,8 @@ def _ranks(ranks: Iterable[int], body: Callable[[int], int]) -> Iterator[dict[in
 def _watch(children: dict[int, int], folder: Path, stopped: Callable[[], bool] = lambda: False) -> Failure | None:
     """Wait for all ranks, for the first failure and GRACE seconds more, or to be `stopped`. `children` is emptied of those that ended.
 
-    A rank whose neighbour died fails too, with a broken connection: what is blamed is a kill, then an error of ours, then the first.
+    A rank whose neighbour died fails too, with a broken connection: what is blamed is a kill, then an error of ours, then the first. After
+    a kill nothing the others may say matters: they are not waited for, which was most of what a restart took (a rank that joins or saves does not see its neighbour die).
     """
     failures: list[Failure] = []
     deadline = float("inf")
@@ -186,7 +187,7 @@ def _watch(children: dict[int, int], folder: Path, stopped: Callable[[], bool] =
         failure = _failure(children.pop(pid), os.waitstatus_to_exitcode(status), folder)
         if failure is not None:
             failures.append(failure)
-            deadline = min(deadline, time.monotonic() + GRACE)
+            deadline = min(deadline, time.monotonic() + (0.0 if failure.kind == "killed" else GRACE))
     return min(failures, key=_blame, default=None)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import torch
@@ -30,16 +31,64 @@ class Host:
 
     def copy(self, live: Weights) -> Weights:
         """A copy of `live` on the host; waits for a device's copies to arrive."""
-        kept: Weights = {}
-        for name, tensor in live.items():
-            host = self._kept.get(name)
-            if host is None or host.shape != tensor.shape or host.dtype != tensor.dtype:
-                host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=tensor.is_cuda)
-            kept[name] = host.copy_(tensor, non_blocking=tensor.is_cuda)
-        if any(tensor.is_cuda for tensor in live.values()):
-            torch.cuda.synchronize()
-        self._kept = kept
-        return kept
+        return self.begin(live).whole()
+
+    def begin(self, live: Weights) -> Copying:
+        """A copy yet to be made, by whoever has time for it."""
+        before, self._kept = self._kept, {}
+        return Copying(live, before, self._kept)
+
+
+class Copying:
+    """A copy of tensors that several threads may work on, tensor by tensor: each takes the next one that nobody has taken.
+
+    The thread whose work it is may not run when it is needed (its core is another's), and then whoever waits does the rest itself: what
+    it waits for is at most the copy of one tensor.
+    """
+
+    def __init__(self, live: Weights, before: Weights, kept: Weights) -> None:
+        self._before, self._kept, self._names = before, kept, list(live)
+        self._todo = iter([*live.items()])  # next() of a list's iterator is one step, whichever threads call it
+        self._left, self._lock, self._done = len(live), threading.Lock(), threading.Event()
+        self._device = any(tensor.is_cuda for tensor in live.values())
+        self._error: Exception | None = None
+
+    def help(self) -> None:
+        """Copy what nobody has taken yet. What goes wrong is raised by `whole`."""
+        for name, tensor in self._todo:
+            try:
+                self._kept[name] = _copied(tensor, self._before.get(name))
+            except (RuntimeError, MemoryError) as error:
+                self._error = error
+            with self._lock:
+                self._left -= 1
+        if self._left == 0 and not self._device:
+            self._done.set()
+
+    def wait(self) -> None:
+        """Until it is made, helping. A device's copies are one queue: there is nothing to help with."""
+        if not self._device:
+            self.help()
+        self._done.wait()
+
+    def whole(self) -> Weights:
+        """The copy. Raises what copying raised: RuntimeError or MemoryError."""
+        self.help()
+        if self._device:
+            try:
+                torch.cuda.synchronize()
+            finally:
+                self._done.set()
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return {name: self._kept[name] for name in self._names}
+
+
+def _copied(tensor: torch.Tensor, host: torch.Tensor | None) -> torch.Tensor:
+    if host is None or host.shape != tensor.shape or host.dtype != tensor.dtype:
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=tensor.is_cuda)
+    return host.copy_(tensor, non_blocking=tensor.is_cuda)
 
 
 def write(path: Path, tensors: Weights) -> str:

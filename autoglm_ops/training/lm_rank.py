@@ -18,6 +18,7 @@ from autoglm_ops.training.callbacks.beats import Beats
 from autoglm_ops.training.callbacks.catalog import made
 from autoglm_ops.training.callbacks.checkpoints import Checkpoints
 from autoglm_ops.training.callbacks.deadline import Deadline
+from autoglm_ops.training.callbacks.pace import Pace
 from autoglm_ops.training.callbacks.progress import Bar
 from autoglm_ops.training.callbacks.spooled import Spooled
 from autoglm_ops.training.engine import leave
@@ -68,6 +69,8 @@ class Clocked(Record):
     start_seconds: float
     build_seconds: float
     step_seconds: float
+    kept_step_seconds: float
+    """As in `rank.Measured`."""
     evaluation_seconds: float
     tokens_per_second: float
     resumed_at_step: int
@@ -104,6 +107,7 @@ def work(job: LmJob, rank: int, meeting: Path, born: float) -> None:
             start_seconds=round(started - born, 3),
             build_seconds=round(built - started, 3),
             step_seconds=round(seconds, 3),
+            kept_step_seconds=round(progress.seconds["steps"], 3),
             evaluation_seconds=round(progress.seconds["evaluations"], 3),
             tokens_per_second=round((progress.tokens - start[1]) / max(seconds, 1e-9), 1),
             resumed_at_step=start[0],
@@ -129,8 +133,7 @@ def _callbacks(job: LmJob, engine: AnyEngine, sizes: Sizes, site: Site) -> list[
             site.key,
             engine,
             site=site,
-            every=job.rules.checkpoint_steps,
-            marks=job.recipe.report,
+            pace=Pace(job.rules.checkpoint_steps, job.recipe.report, job.rules.checkpoint_seconds),
             collect=engine.collect,
         )
     )

@@ -17,6 +17,7 @@ from autoglm_ops.training import activations, checkpoint
 from autoglm_ops.training.beat import Heart
 from autoglm_ops.training.callbacks.beats import Beats
 from autoglm_ops.training.callbacks.checkpoints import Checkpoints
+from autoglm_ops.training.callbacks.pace import Pace
 from autoglm_ops.training.callbacks.progress import Bar
 from autoglm_ops.training.engine import DeepSpeedEngine, deterministic, join, leave
 from autoglm_ops.training.engine import warm as import_for
@@ -38,6 +39,8 @@ class Measured(Record):
     start_seconds: float
     build_seconds: float
     step_seconds: float
+    kept_step_seconds: float
+    """Of the steps this result stands on, those of earlier attempts included; what was lost and done again counts once."""
     evaluation_seconds: float
     save_seconds: float
     tokens_per_second: int
@@ -88,8 +91,7 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
         site.key,
         engine,
         site=site,
-        every=job.rules.checkpoint_steps,
-        marks=job.recipe.report,
+        pace=Pace(job.rules.checkpoint_steps, job.recipe.report, job.rules.checkpoint_seconds),
         collect=engine.collect,
     )
     heard = [Beats(heart), Bar(rank == 0), kept]
@@ -103,6 +105,7 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
             start_seconds=round(started - born, 3),
             build_seconds=round(built - started, 3),
             step_seconds=round(seconds, 3),
+            kept_step_seconds=round(progress.seconds["steps"], 3),
             evaluation_seconds=round(progress.seconds["evaluations"], 3),
             save_seconds=round(time.monotonic() - saving, 3),
             tokens_per_second=round((progress.tokens - before) / max(seconds, 1e-9)),

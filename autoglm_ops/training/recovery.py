@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autoglm_ops.contracts.training import (
@@ -21,11 +21,15 @@ from autoglm_ops.contracts.training import (
     TrainingFailure,
 )
 from autoglm_ops.training.job import AnyJob, Failure
+from autoglm_ops.training.standing import reduced, with_plan
 
 HALVINGS = 3
 """Of the learning rate, or steps down in micro-batch: what an eighth does not cure, a sixteenth will not."""
 FLOOR, FACTOR, START = 30.0, 10.0, 300.0
 """Seconds: a hang is no beat for FACTOR times the longest pause so far, at least FLOOR; while ranks start or save, START."""
+KNOWN, SHORT = 20, 10.0
+"""After KNOWN pauses the step's length is known, and SHORT seconds are the least that means a hang; twice that after each hang so far,
+since a machine that stands still now and then must not be restarted for it again and again."""
 LONGEST_WAIT = 60.0
 
 _MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|MemoryError", re.IGNORECASE)
@@ -114,11 +118,7 @@ def changed(job: AnyJob, decision: RecoveryDecision, failure: TrainingFailure) -
             f"out of memory at micro-batch {job.plan.micro_batch}: {plan.micro_batch} from here on, accumulation {plan.accumulation}, "
             f"the same global batch of {plan.global_batch}; equal within rounding"
         )
-        config = job.deepspeed | {
-            "train_micro_batch_size_per_gpu": plan.micro_batch,
-            "gradient_accumulation_steps": plan.accumulation,
-        }
-        return _with(job, "micro-batch", why, plan=plan, deepspeed=config)
+        return _with(with_plan(job, plan), "micro-batch", why, plan.micro_batch)
     if decision.action == "roll-back":
         return _with(job, "rate", f"half the rate from here on, after: {failure.message}")
     return job
@@ -129,14 +129,27 @@ def smaller(plan: ParallelPlan) -> ParallelPlan:
     divisor = next((number for number in range(2, plan.micro_batch + 1) if plan.micro_batch % number == 0), None)
     if divisor is None:
         raise ValueError("a micro-batch of one row cannot be made smaller")
-    return plan.model_copy(update={"micro_batch": plan.micro_batch // divisor, "accumulation": plan.accumulation * divisor})
+    return reduced(plan, plan.micro_batch // divisor)
 
 
-def hang_limit(rules: RecoveryRules, longest_pause: float, *, training: bool) -> float:
-    """Seconds without a beat that mean a hang. `longest_pause` is the longest one measured; ranks that start or save have FACTOR times more."""
+@dataclass(frozen=True)
+class Pauses:
+    """What is known of a group's pauses between two beats: the longest, in seconds, of how many; and how often it hung before."""
+
+    longest: float = 0.0
+    count: int = 0
+    hangs: int = 0
+
+    def longer(self, seconds: float) -> Pauses:
+        return replace(self, longest=max(self.longest, seconds), count=self.count + 1)
+
+
+def hang_limit(rules: RecoveryRules, pauses: Pauses, *, training: bool) -> float:
+    """Seconds without a beat that mean a hang. A rank beats in every step, at most five times a second; one that starts or saves has longer."""
     if rules.hang_seconds is not None:
         return rules.hang_seconds * (1 if training else FACTOR)
-    return max(FLOOR, FACTOR * longest_pause) if training else START
+    least = min(FLOOR, SHORT * 2**pauses.hangs) if pauses.count >= KNOWN else FLOOR
+    return max(least, FACTOR * pauses.longest) if training else START
 
 
 def _less_memory(last: TrainingFailure, plan: ParallelPlan, where: str, wait: float) -> RecoveryDecision:
@@ -174,6 +187,6 @@ def _give_up(reason: str) -> RecoveryDecision:
     return RecoveryDecision(action="give-up", reason=reason)
 
 
-def _with(job: AnyJob, kind: Any, why: str, **update: Any) -> AnyJob:
-    change = TrainingChange(number=len(job.changes) + 1, kind=kind, why=why)
-    return job.model_copy(update={**update, "changes": (*job.changes, change)})
+def _with(job: AnyJob, kind: Any, why: str, rows: int = 0) -> AnyJob:
+    change = TrainingChange(number=len(job.changes) + 1, kind=kind, why=why, micro_batch=rows)
+    return job.model_copy(update={"changes": (*job.changes, change)})

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from autoglm_ops.contracts.training import RecoveryDecision, RecoveryRules, TrainingFailure
 from autoglm_ops.errors import AutoGLMError, Refused, TryAgain
-from autoglm_ops.training import kept
+from autoglm_ops.training import kept, standing
 from autoglm_ops.training.beat import Beat, read
 from autoglm_ops.training.job import AnyJob, Failure
-from autoglm_ops.training.recovery import START, Evidence, changed, decide, hang_limit, told
+from autoglm_ops.training.recovery import START, Evidence, Pauses, changed, decide, hang_limit, told
 from autoglm_ops.training.warm import WarmGroup, error_of
 
 log = logging.getLogger(__name__)
@@ -49,9 +49,10 @@ def train(job: AnyJob, folder: Path, rules: RecoveryRules | None = None, group: 
         with WarmGroup(job) as own:
             return train(job, folder, rules, own)
     rules = rules or job.rules
-    trail, history = Trail(), list[TrainingFailure]()
+    trail, history, pauses = Trail(), list[TrainingFailure](), Pauses()
+    job = standing.recalled(job)
     while True:
-        watch = _Watch(group, folder, rules, job)
+        watch = _Watch(group, folder, rules, job, pauses)
         failure = watch.attempt()
         trail.cold_starts = group.cold_starts
         if failure is None:
@@ -63,7 +64,10 @@ def train(job: AnyJob, folder: Path, rules: RecoveryRules | None = None, group: 
             raise _final(failure, trail, decision)
         if decision.set_aside:
             kept.set_aside(Path(job.scratch), decision.set_aside)
-        job = changed(job, decision, history[-1])
+        pauses = replace(watch.pauses, hangs=sum(failure.cause == "hang" for failure in history))
+        known, job = len(job.changes), changed(job, decision, history[-1])
+        if len(job.changes) > known:
+            standing.note(job)
         trail.restarts += 1
         time.sleep(decision.wait_seconds)
 
@@ -71,10 +75,10 @@ def train(job: AnyJob, folder: Path, rules: RecoveryRules | None = None, group: 
 class _Watch:
     """One attempt, watched to its end."""
 
-    def __init__(self, group: WarmGroup, folder: Path, rules: RecoveryRules, job: AnyJob) -> None:
+    def __init__(self, group: WarmGroup, folder: Path, rules: RecoveryRules, job: AnyJob, pauses: Pauses) -> None:
         self._group, self._folder, self._rules, self._job = group, folder, rules, job
         self._beats: dict[int, Beat] = {}
-        self._pause = 0.0
+        self.pauses = pauses
         self._begun = self._begun_ranks = time.monotonic()
         self._kills = _memory_kills()
 
@@ -106,8 +110,12 @@ class _Watch:
         for beat in read(self._folder, self._job.attempt):
             before = self._beats.get(beat.rank)
             if before is not None and before.phase == beat.phase == "training":
-                self._pause = max(self._pause, beat.monotonic - before.monotonic)
+                self._paused(beat.monotonic - before.monotonic)
             self._beats[beat.rank] = beat
+
+    def _paused(self, seconds: float) -> None:
+        if seconds > 0:
+            self.pauses = self.pauses.longer(seconds)
 
     def _hung(self, now: float) -> Failure | None:
         """The rank that has not moved for too long, the stopped one or else the one furthest behind."""
@@ -122,7 +130,7 @@ class _Watch:
         missing = [rank for rank in self._group.pids if rank not in self._beats]
         phases = {beat.phase for beat in self._beats.values()}
         starting = bool(missing or phases & {"joining", "building"})
-        limit = hang_limit(self._rules, self._pause, training=not starting and "saving" not in phases)
+        limit = hang_limit(self._rules, self.pauses, training=not starting and "saving" not in phases)
         last = max([self._begun_ranks, *(beat.monotonic for beat in self._beats.values())])
         if now - last <= limit or (phases == {"done"} and not missing):
             return None

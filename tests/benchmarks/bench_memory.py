@@ -52,8 +52,9 @@ def cases() -> Iterator[Case]:
                 yield model, {"zero_stage": stage, "micro_batch": micro}
     for stage in range(4):
         yield "deep", {"zero_stage": stage, "micro_batch": 4, "accumulation": 2}
-    for stage in range(4):
-        yield "large", {"zero_stage": stage, "micro_batch": 4}
+    for stage in range(4):  # large enough for its resident memory to be judged
+        for micro in (1, 4, 8):
+            yield "large", {"zero_stage": stage, "micro_batch": micro}
     for stage in (0, 3):
         yield "large", {"zero_stage": stage, "micro_batch": 4, "checkpointing": True}
 

@@ -1,16 +1,22 @@
 """SIGKILLs and SIGSTOPs at random moments of real two-rank DeepSpeed runs, each supervised to its end (threats F13, F14, F22).
 
-    python tests/benchmarks/chaos_train.py --kills 200 --seconds 540      # or: make chaos-train KILLS=200
+    python tests/benchmarks/chaos_train.py --kills 200 --seconds 1200      # or: make chaos-train KILLS=200
 
 A small GLM is trained at ZeRO 0, 1, 2 and 3 in fp32 and at ZeRO 1 in bf16, first unbroken, then again and again while a rank, or the
 group's own process, is killed or stopped. The model and the record of each run must be those of the unbroken one, byte for byte.
-`--seconds` ends a slice in order; its numbers are added to those of earlier slices in .autoglm/bench/chaos-train.json unless `--fresh`.
-Ends with 1 when a run was lost or differed.
+
+A run lasts seconds and is struck in attempt after attempt, at a moment drawn evenly from the length of an unbroken one: while ranks
+join and build as well as in a step, in a save and in the end. With a checkpoint every `EVERY` steps a third of the strikes or more fall
+while one is being written. What the unbroken runs gave is kept in .autoglm/bench by the digest of job, code and versions.
+
+`--seconds` ends a slice in order; its numbers are added to those of earlier slices of the same code in .autoglm/bench/chaos-train.json
+unless `--fresh`. `--kills` counts SIGKILLs alone. Ends with 1 when a run was lost or differed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import logging
 import os
@@ -24,14 +30,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from autoglm_ops.contracts.arrays import TokenMeta, write_arrays
-from autoglm_ops.contracts.record import digest_path
+from autoglm_ops.contracts.record import digest_of, digest_path, write_text
 from autoglm_ops.contracts.training import ParallelPlan, RecoveryRules
 from autoglm_ops.errors import AutoGLMError
 from autoglm_ops.planning import deepspeed_config
@@ -44,9 +50,12 @@ from autoglm_ops.training.warm import WarmGroup
 
 ROOT = Path(__file__).parents[2]
 KINDS = ((0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"))
-RULES = RecoveryRules(restarts=20, hang_seconds=5.0, backoff_seconds=0.0, checkpoint_steps=10)
-MOST = 5
+EVERY = 4
+RULES = RecoveryRules(restarts=20, hang_seconds=2.0, backoff_seconds=0.0, checkpoint_steps=EVERY)
+MOST = 8
 """Injections into one run: the rest of it is left in peace, so that many runs are compared."""
+GROUPS, STOPS = 0.04, 0.04
+"""Shares of the strikes that kill the group's own process (a cold start follows), and that stop a rank (a hang is waited for)."""
 BATCH, VOCABULARY, WIDTH = 16, 40, 24
 _FLAT = {"reduce_bucket_size": 20_000, "allgather_bucket_size": 20_000}  # DeepSpeed's own are 2 GB, whatever the model
 _LIVE = {"stage3_prefetch_bucket_size": 20_000, "stage3_max_live_parameters": 40_000, "stage3_param_persistence_threshold": 400}
@@ -98,7 +107,8 @@ def digests(job: Job) -> tuple[str, str]:
 
 @dataclass
 class Tally:
-    """What a slice did to one kind of run. `down` are seconds from an injection to the next step of the run."""
+    """What a slice did to one kind of run. `down` are seconds from an injection to the next step of the run; `moments` how many strikes
+    fell in which phase of an attempt, and `save` those while a checkpoint was being written."""
 
     runs: int = 0
     killed: int = 0
@@ -106,100 +116,157 @@ class Tally:
     groups: int = 0
     lost: int = 0
     differed: int = 0
+    seconds: float = 0.0
     down: list[float] = field(default_factory=list)
+    moments: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def kills(self) -> int:
+        return self.killed + self.groups
+
+    def plus(self, other: Tally) -> Tally:
+        mine, theirs = vars(self), vars(other)
+        moments = {name: self.moments.get(name, 0) + other.moments.get(name, 0) for name in self.moments | other.moments}
+        return Tally(**{key: mine[key] + theirs[key] for key in mine if key != "moments"}, moments=moments)
+
+
+class Unbroken(NamedTuple):
+    """What a job gives when nobody disturbs it, and how many seconds a warm attempt takes."""
+
+    weights: str
+    record: str
+    seconds: float
 
 
 class Killer(threading.Thread):
-    """Kills or stops a process of the group at random moments until the run ends."""
+    """Strikes each attempt of a run once, at a moment drawn from the `span` seconds of a whole one, `budget` times at most."""
 
-    def __init__(self, group: WarmGroup, folder: Path, tally: Tally, chance: random.Random, budget: int) -> None:
+    def __init__(self, group: WarmGroup, job: Job, tally: Tally, chance: random.Random, budget: int, span: float) -> None:
         super().__init__(daemon=True)
-        self._group, self._folder, self._tally, self._chance, self._budget = group, folder, tally, chance, budget
+        self._group, self._job, self._tally, self._chance = group, job, tally, chance
+        self._budget, self._span = budget, span
+        self._struck: list[tuple[float, int]] = []
         self.over = threading.Event()
 
     def run(self) -> None:
-        while self._budget > 0 and not self.over.wait(self._chance.uniform(0.1, 4.0)):
-            beats = [beat for beat in read(self._folder) if beat.phase in ("joining", "building", "training")]
-            pids = dict(self._group.pids)
-            if not pids or not beats:
-                continue
-            if not self._strike(pids):
-                continue
-            self._budget -= 1
-            self._recovered(time.monotonic(), max(beat.attempt for beat in beats))
+        pids: dict[int, int] = {}
+        while not self.over.wait(0.01):
+            self._recovered()
+            if self._budget > 0 and self._group.pids and self._group.pids != pids:
+                pids = dict(self._group.pids)
+                if not self._lasts(self._chance.uniform(0, self._span), pids) and self._strike(pids):
+                    self._budget -= 1
+
+    def _lasts(self, seconds: float, pids: dict[int, int]) -> bool:
+        """Let the attempt be for so long; True when it was over before."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._recovered()
+            if self.over.wait(0.01) or self._group.pids != pids:
+                return True
+        return False
 
     def _strike(self, pids: dict[int, int]) -> bool:
-        roll = self._chance.random()
-        process = self._group.process_id
-        if roll < 0.05 and process:
-            os.kill(process, signal.SIGKILL)
-            self._tally.groups += 1
-            return True
-        pid = self._chance.choice(list(pids.values()))
+        roll, process = self._chance.random(), self._group.process_id
+        rank = self._chance.choice(list(pids))
+        beats = {beat.rank: beat for beat in read(Path(self._job.out))}
+        moment = "forked" if rank not in beats or beats[rank].pid != pids[rank] else beats[rank].phase
+        writing = any(Path(self._job.scratch).glob(".staged-*"))
+        group = roll < GROUPS and process is not None
         try:
-            os.kill(pid, signal.SIGSTOP if roll > 0.95 else signal.SIGKILL)
+            os.kill(process if group and process else pids[rank], signal.SIGSTOP if roll > 1 - STOPS else signal.SIGKILL)
         except ProcessLookupError:
             return False
-        if roll > 0.95:
-            self._tally.stopped += 1
-        else:
-            self._tally.killed += 1
+        self._struck.append((time.monotonic(), max((beat.attempt for beat in beats.values()), default=0)))
+        self._tally.groups += group
+        self._tally.stopped += roll > 1 - STOPS
+        self._tally.killed += not group and roll <= 1 - STOPS
+        for name in (moment, *(("save",) if writing else ())):
+            self._tally.moments[name] = self._tally.moments.get(name, 0) + 1
         return True
 
-    def _recovered(self, since: float, attempt: int) -> None:
-        """Wait until a later attempt takes steps."""
-        while not self.over.is_set():
-            beats = [beat for beat in read(self._folder) if beat.attempt > attempt and beat.phase == "training"]
-            if beats:
-                self._tally.down.append(min(beat.monotonic for beat in beats) - since)
-                return
-            time.sleep(0.02)
+    def _recovered(self) -> None:
+        """Whether a later attempt than the struck one takes steps."""
+        for beat in read(Path(self._job.out)) if self._struck else ():
+            for since, attempt in list(self._struck):
+                if beat.phase == "training" and beat.attempt > attempt and beat.monotonic > since:
+                    self._tally.down.append(beat.monotonic - since)
+                    self._struck.remove((since, attempt))
 
 
-def campaign(
-    kills: int, seconds: float, steps: int, seed: int, place: Path, told: Callable[[dict[str, Tally]], None] = lambda _: None
-) -> dict[str, Tally]:
-    """Run after run, the kinds in turn, until `kills` were injected or `seconds` are over; `told` hears the sums after each run."""
-    chance, until = random.Random(seed), time.monotonic() + seconds
-    data = place / "tokens"
-    data.mkdir()
-    tokens(data)
-    tallies = {f"ZeRO {zero} {precision}": Tally() for zero, precision in KINDS}
-    meant: dict[str, tuple[str, str]] = {}
-    number = seed  # so that slices begin with different kinds
-    with WarmGroup(job_of(place / "none", data, 0, "fp32", steps)) as group:
-        while injected(tallies) < kills and time.monotonic() < until:
-            (zero, precision), tally = list(zip(KINDS, tallies.values(), strict=True))[number % len(KINDS)]
-            name = f"ZeRO {zero} {precision}"
-            if name not in meant:
-                job = job_of(place / f"calm-{zero}-{precision}", data, zero, precision, steps)
-                supervisor.train(job, Path(job.out), group=group)
-                meant[name] = digests(job)
-            job = job_of(place / f"run-{number}", data, zero, precision, steps)
-            one_run(job, group, tally, chance, min(MOST, kills - injected(tallies)), meant[name])
-            shutil.rmtree(place / f"run-{number}")
-            told(tallies)
-            number += 1
-    return tallies
+class Campaign:
+    """Runs in `place`, one after another, on one warm group; `known` is the file that unbroken runs are looked up in."""
 
+    def __init__(self, place: Path, steps: int, seed: int, known: Path | None = None) -> None:
+        self._place, self._steps, self._number = place, steps, seed
+        self._chance = random.Random(seed)
+        self._known = known or place / "unbroken.json"
+        self._data = place / "tokens"
+        self._data.mkdir()
+        tokens(self._data)
+        self.tallies = {f"ZeRO {zero} {precision}": Tally() for zero, precision in KINDS}
 
-def one_run(job: Job, group: WarmGroup, tally: Tally, chance: random.Random, budget: int, meant: tuple[str, str]) -> None:
-    killer = Killer(group, Path(job.out), tally, chance, budget)
-    killer.start()
-    try:
+    @property
+    def kills(self) -> int:
+        return sum(tally.kills for tally in self.tallies.values())
+
+    def run(self, kills: int, seconds: float, told: Callable[[dict[str, Tally]], None] = lambda _: None) -> None:
+        """The kinds in turn, until `kills` were injected or `seconds` are over; `told` hears the sums after each run."""
+        until = time.monotonic() + seconds
+        with WarmGroup(self._job("none", 0, "fp32")) as group:
+            while self.kills < kills and time.monotonic() < until:
+                (zero, precision), tally = list(zip(KINDS, self.tallies.values(), strict=True))[self._number % len(KINDS)]
+                meant = self._unbroken(group, zero, precision)
+                name = f"run-{self._number}"
+                began = time.monotonic()
+                self._one(self._job(name, zero, precision), group, tally, min(MOST, kills - self.kills), meant)
+                tally.seconds += time.monotonic() - began
+                shutil.rmtree(self._place / name)
+                told(self.tallies)
+                self._number += 1
+
+    def _job(self, name: str, zero: int, precision: str) -> Job:
+        return job_of(self._place / name, self._data, zero, precision, self._steps)
+
+    def _unbroken(self, group: WarmGroup, zero: int, precision: str) -> Unbroken:
+        """What a calm run of this kind gives, run once for one job, code and versions. The second one is timed: the first imports."""
+        name = f"calm-{zero}-{precision}"
+        job = self._job(name, zero, precision)
+        key = digest_of({"job": job.model_copy(update={"tokens": "", "out": "", "scratch": ""}).model_dump(), "code": code()})
+        known = json.loads(self._known.read_text(encoding="utf-8")) if self._known.exists() else {}
+        if key not in known:
+            found = [self._calm(self._job(f"{name}-{turn}", zero, precision), group) for turn in range(2)]
+            if found[0][:2] != found[1][:2]:
+                raise SystemExit(f"{name}: two unbroken runs differ, nothing can be compared with them")
+            known[key] = found[1]
+            self._known.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+        return Unbroken(*known[key])
+
+    def _calm(self, job: Job, group: WarmGroup) -> Unbroken:
+        began = time.monotonic()
         supervisor.train(job, Path(job.out), group=group)
-        tally.differed += digests(job) != meant
-    except AutoGLMError as error:
-        tally.lost += 1
-        print(f"lost: {error}", file=sys.stderr)
-    finally:
-        killer.over.set()
-        killer.join()
-    tally.runs += 1
+        return Unbroken(*digests(job), time.monotonic() - began)
+
+    def _one(self, job: Job, group: WarmGroup, tally: Tally, budget: int, meant: Unbroken) -> None:
+        killer = Killer(group, job, tally, self._chance, budget, meant.seconds)
+        killer.start()
+        try:
+            supervisor.train(job, Path(job.out), group=group)
+            tally.differed += digests(job) != meant[:2]
+        except AutoGLMError as error:
+            tally.lost += 1
+            print(f"lost: {error}", file=sys.stderr)
+        finally:
+            killer.over.set()
+            killer.join()
+        tally.runs += 1
 
 
-def injected(tallies: dict[str, Tally]) -> int:
-    return sum(tally.killed + tally.stopped + tally.groups for tally in tallies.values())
+def code() -> str:
+    """Digest of what a run is made by: the training package, this file, torch and deepspeed."""
+    files = sorted([*(ROOT / "autoglm_ops" / "training").rglob("*.py"), Path(__file__)])
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "deepspeed", "transformers")}
+    return digest_of({"files": [digest_path(path) for path in files], **versions})
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -208,57 +275,88 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def table(tallies: dict[str, Tally]) -> Table:
-    shown = Table("run", "runs", "SIGKILL", "group killed", "SIGSTOP", "lost", "differed", "down p50 s", "p95 s", box=None)
-    for name, one in tallies.items():
-        numbers = (one.runs, one.killed, one.groups, one.stopped, one.lost, one.differed)
-        shown.add_row(name, *map(str, numbers), *(f"{percentile(one.down, share):.2f}" for share in (0.5, 0.95)))
+    """A row a kind of run, and their sum."""
+    columns = (
+        "runs",
+        "SIGKILL",
+        "group killed",
+        "SIGSTOP",
+        "survived",
+        "lost",
+        "differed",
+        "recovery p50 s",
+        "p95 s",
+        "s a kill",
+    )
+    shown = Table("run", *columns, box=None)
+    for name, one in {**tallies, "all": total(tallies)}.items():
+        survived = one.runs - one.lost - one.differed
+        numbers = (one.runs, one.killed, one.groups, one.stopped, survived, one.lost, one.differed)
+        times = (percentile(one.down, 0.5), percentile(one.down, 0.95), one.seconds / max(1, one.kills))
+        shown.add_row(name, *map(str, numbers), *(f"{value:.2f}" for value in times))
     return shown
 
 
-def _sum(before: dict[str, Tally], found: dict[str, Tally]) -> dict[str, Tally]:
-    both = dict(before)
-    for name, one in found.items():
-        old = before.get(name, Tally())
-        both[name] = Tally(**{key: getattr(old, key) + value for key, value in vars(one).items()})
-    return both
+def total(tallies: dict[str, Tally]) -> Tally:
+    whole = Tally()
+    for one in tallies.values():
+        whole = whole.plus(one)
+    return whole
 
 
-def _write(path: Path, done: dict[str, Tally]) -> dict[str, float]:
-    down = [value for one in done.values() for value in one.down]
-    total = {
-        "injected": injected(done), "runs": sum(one.runs for one in done.values()), "lost": sum(one.lost for one in done.values()),
-        "differed": sum(one.differed for one in done.values()), "down_p50": percentile(down, 0.5), "down_p95": percentile(down, 0.95),
+def _write(path: Path, done: dict[str, Tally]) -> None:
+    """The record of all slices so far."""
+    whole = total(done)
+    said = {name: value for name, value in vars(whole).items() if name != "down"}
+    said |= {
+        "injected": whole.kills + whole.stopped, "sigkills": whole.kills, "survived": whole.runs - whole.lost - whole.differed,
+        "recovery_p50": percentile(whole.down, 0.5), "recovery_p95": percentile(whole.down, 0.95),
     }  # fmt: skip
-    path.write_text(json.dumps({"total": total, "runs": {name: vars(one) for name, one in done.items()}}, indent=2) + "\n")
-    return total
+    record = {"code": code(), "total": said, "runs": {name: vars(one) for name, one in done.items()}}
+    write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def _before(path: Path) -> dict[str, Tally]:
+    """What earlier slices of the same code found."""
+    if not path.exists():
+        return {}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record.get("code") != code():
+        print(f"{path.name} is of other code: its numbers are not added to", file=sys.stderr)
+        return {}
+    return {name: Tally(**one) for name, one in record["runs"].items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=540.0)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--seconds", type=float, default=1200.0)
+    parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--fresh", action="store_true", help="do not add to earlier slices")
     asked = parser.parse_args()
     logging.disable(logging.WARNING)
     os.environ.setdefault("AUTOGLM_LOG_LEVEL", "ERROR")  # the ranks'
-    path = ROOT / ".autoglm" / "bench" / "chaos-train.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    before = {} if asked.fresh or not path.exists() else json.loads(path.read_text(encoding="utf-8"))["runs"]
-    done = {name: Tally(**one) for name, one in before.items()}
-    start = injected(done)
+    bench = ROOT / ".autoglm" / "bench"
+    bench.mkdir(parents=True, exist_ok=True)
+    path = bench / "chaos-train.json"
+    before = {} if asked.fresh else _before(path)
+    start = total(before).kills
 
-    def keep(found: dict[str, Tally]) -> None:
-        _write(path, _sum(done, found))
+    def sums(found: dict[str, Tally]) -> dict[str, Tally]:
+        return {name: before.get(name, Tally()).plus(one) for name, one in found.items()}
 
     with tempfile.TemporaryDirectory(prefix="autoglm-chaos-") as place:
-        found = campaign(asked.kills - start, asked.seconds, asked.steps, 1000 + start, Path(place), keep)
-    done = _sum(done, found)
-    total = _write(path, done)
-    console = Console(highlight=False)
+        campaign = Campaign(Path(place), asked.steps, 1000 + start, bench / "chaos-train-unbroken.json")
+        campaign.run(asked.kills - start, asked.seconds, lambda found: _write(path, sums(found)))
+    done = sums(campaign.tallies)
+    _write(path, done)
+    whole = total(done)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     console.print(table(done))
-    console.print(total)
-    sys.exit(bool(total["lost"] or total["differed"]))
+    console.print("struck in: " + ", ".join(f"{name} {count}" for name, count in sorted(whole.moments.items())))
+    if whole.kills < asked.kills:
+        console.print(f"{whole.kills} of {asked.kills} SIGKILLs so far; the same command goes on")
+    sys.exit(bool(whole.lost or whole.differed))
 
 
 if __name__ == "__main__":

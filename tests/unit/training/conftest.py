@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from autoglm_ops.contracts.arrays import TokenArrays, TokenMeta, write_arrays
+from autoglm_ops.contracts.training import ParallelPlan
+from autoglm_ops.training.job import Job
 from autoglm_ops.training.models import ModelSpec
+from autoglm_ops.training.recipe import Recipe
 
 VOCABULARY, MAX_LENGTH = 40, 24
 
@@ -62,3 +65,21 @@ def chat_tokenizer() -> Any:
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     return tokenizer
+
+
+@pytest.fixture
+def bare_job(tmp_path: Path) -> Job:
+    """Two ranks with micro-batches of eight rows; nothing to train."""
+    plan = ParallelPlan(
+        ranks=2, micro_batch=8, accumulation=1, zero_stage=0, precision="fp32", device="cpu", threads_per_rank=1,
+        memory_bytes={}, fits=True, reasons=(),
+    )  # fmt: skip
+    recipe = Recipe(
+        learning_rate=1e-3, weight_decay=0.0, batch_size=16, warmup_share=0.1, schedule="linear", label_smoothing=0.0,
+        token_dropout=0.0, gradient_clip=1.0, steps=5, report=(5,), seed=0,
+    )  # fmt: skip
+    model = ModelSpec(name="m", folder=None, overrides={}, vocabulary=1, pad_id=0, max_length=1, labels=())
+    return Job(
+        tokens="", out=str(tmp_path), scratch=str(tmp_path / "checkpoints"), plan=plan, deepspeed={}, model=model,
+        recipe=recipe, settings={},
+    )  # fmt: skip

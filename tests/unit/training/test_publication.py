@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from autoglm_ops.training import checkpoint, kept, publication
 from autoglm_ops.training.callbacks.checkpoints import Checkpoints
+from autoglm_ops.training.callbacks.pace import Pace
 from autoglm_ops.training.checkpoint import Kept, newest_of_all
 from autoglm_ops.training.image import Host
 from autoglm_ops.training.progress import Progress, Weights
@@ -197,7 +198,7 @@ class Slow:
 
 def test_what_is_written_is_what_was_there_when_it_was_taken(tmp_path: Path) -> None:
     engine = Slow()
-    callback = Checkpoints(tmp_path, "run", engine, every=1)  # type: ignore[arg-type]
+    callback = Checkpoints(tmp_path, "run", engine, pace=Pace(every=1))  # type: ignore[arg-type]
     for step in range(1, 6):
         engine.weight.fill_(step)
         callback.on_step(Progress(step=step, steps=9))
@@ -212,7 +213,7 @@ def test_what_is_written_is_what_was_there_when_it_was_taken(tmp_path: Path) -> 
 
 
 def test_a_checkpoint_is_due_after_steps_but_not_where_an_evaluation_follows(tmp_path: Path) -> None:
-    callback = Checkpoints(tmp_path, "run", Slow(), every=2, marks=(4,))  # type: ignore[arg-type]
+    callback = Checkpoints(tmp_path, "run", Slow(), pace=Pace(every=2, marks=(4,)))  # type: ignore[arg-type]
     for step in range(1, 8):
         callback.on_step(Progress(step=step, steps=7))
         callback.on_end(Progress())

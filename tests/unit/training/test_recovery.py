@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from autoglm_ops.contracts.training import ParallelPlan, RecoveryRules, TrainingFailure
 from autoglm_ops.training.job import Failure
-from autoglm_ops.training.recovery import HALVINGS, LONGEST_WAIT, classify, decide, hang_limit, smaller
+from autoglm_ops.training.recovery import HALVINGS, LONGEST_WAIT, Pauses, classify, decide, hang_limit, smaller
 
 CAUSES = ["killed", "out-of-memory", "diverged", "disk-full", "lost-peer", "hang", "never-joined", "refused", "unknown"]
 PLAN = ParallelPlan(
@@ -109,7 +109,16 @@ def test_recovery_always_ends(steps: list[tuple[str, int]], restarts: int) -> No
 
 def test_a_hang_is_judged_by_the_pauses_seen() -> None:
     free, fixed = RecoveryRules(), RecoveryRules(hang_seconds=5)
-    assert hang_limit(free, 0.1, training=True) == 30
-    assert hang_limit(free, 12.0, training=True) == 120
-    assert hang_limit(free, 0.0, training=False) == 300
-    assert (hang_limit(fixed, 12.0, training=True), hang_limit(fixed, 0.0, training=False)) == (5, 50)
+    assert hang_limit(free, Pauses(0.1, count=3), training=True) == 30
+    assert hang_limit(free, Pauses(12.0, count=3), training=True) == 120
+    assert hang_limit(free, Pauses(), training=False) == 300
+    assert (hang_limit(fixed, Pauses(12.0), training=True), hang_limit(fixed, Pauses(), training=False)) == (5, 50)
+
+
+@pytest.mark.parametrize(
+    ("longest", "hangs", "limit"), [(0.3, 0, 10), (1.8, 0, 18), (12.0, 0, 120), (0.3, 1, 20), (0.3, 9, 30)]
+)
+def test_steps_of_known_length_show_a_hang_sooner_and_a_machine_that_stands_still_is_given_longer(
+    longest: float, hangs: int, limit: float
+) -> None:
+    assert hang_limit(RecoveryRules(), Pauses(longest, count=20, hangs=hangs), training=True) == limit

@@ -11,13 +11,11 @@ from typing import Any
 
 import pytest
 
-from autoglm_ops.contracts.training import ParallelPlan, RecoveryRules
+from autoglm_ops.contracts.training import RecoveryRules
 from autoglm_ops.errors import AutoGLMError, BadData, Refused, TryAgain
 from autoglm_ops.training import supervisor
 from autoglm_ops.training.beat import read
 from autoglm_ops.training.job import Job
-from autoglm_ops.training.models import ModelSpec
-from autoglm_ops.training.recipe import Recipe
 from autoglm_ops.training.supervisor import Trail
 from autoglm_ops.training.warm import WarmGroup
 
@@ -70,22 +68,10 @@ QUICK = RecoveryRules(restarts=2, hang_seconds=0.6, backoff_seconds=0.01)
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+def job(bare_job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     (tmp_path / "bodies.py").write_text(BODIES)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    plan = ParallelPlan(
-        ranks=2, micro_batch=8, accumulation=1, zero_stage=0, precision="fp32", device="cpu", threads_per_rank=1,
-        memory_bytes={}, fits=True, reasons=(),
-    )  # fmt: skip
-    recipe = Recipe(
-        learning_rate=1e-3, weight_decay=0.0, batch_size=16, warmup_share=0.1, schedule="linear", label_smoothing=0.0,
-        token_dropout=0.0, gradient_clip=1.0, steps=5, report=(5,), seed=0,
-    )  # fmt: skip
-    model = ModelSpec(name="m", folder=None, overrides={}, vocabulary=1, pad_id=0, max_length=1, labels=())
-    return Job(
-        tokens="", out=str(tmp_path), scratch=str(tmp_path / "checkpoints"), plan=plan, deepspeed={}, model=model,
-        recipe=recipe, settings={},
-    )  # fmt: skip
+    return bare_job
 
 
 def train(job: Job, body: str, rules: RecoveryRules = QUICK) -> Trail:
@@ -127,6 +113,13 @@ def test_want_of_memory_makes_the_micro_batch_smaller_and_is_written_into_the_jo
     assert (told.plan.micro_batch, told.plan.accumulation, told.plan.global_batch) == (2, 4, 16)
     assert told.deepspeed == {"train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 4}
     assert [change.kind for change in told.changes] == ["micro-batch", "micro-batch"]
+
+
+def test_a_new_process_does_not_meet_the_want_of_memory_again(job: Job) -> None:
+    """What an Airflow retry is: the same job anew, with what is in scratch."""
+    assert train(job, "memory").restarts == 2
+    again = train(job, "memory")
+    assert (again.restarts, Job.read(Path(job.out) / "job.json").plan.micro_batch) == (0, 2)
 
 
 @pytest.mark.parametrize(
