@@ -21,7 +21,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 
 from autoglm_ops.cluster import podstate
-from autoglm_ops.cluster.local import CANCELLED, on_signals, sink_of
+from autoglm_ops.cluster.local import CANCELLED, Flag, on_signals, sink_of
 from autoglm_ops.cluster.pod import APP, CONTAINER, GRACE_SECONDS, KEY, Manifest, names, pods, selector
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen
 from autoglm_ops.contracts.placement import KubernetesPlace
@@ -78,7 +78,7 @@ class KubernetesLauncher:
 
     def follow(self, job: JobSpec) -> JobStatus:
         """The log of rank 0 to stderr until the pods end: the first that fails ends the job, else all have to succeed."""
-        stop = threading.Event()
+        stop = Flag()
         with sink_of(job) as sink, on_signals(stop.set), self._logs(names(job)[0], sink):
             status = self._wait(job, stop)
         if status.state != "succeeded":
@@ -104,10 +104,10 @@ class KubernetesLauncher:
             self._delete(name)
         return gone
 
-    def _wait(self, job: JobSpec, stop: threading.Event) -> JobStatus:
+    def _wait(self, job: JobSpec, stop: Flag) -> JobStatus:
         started = hindered = time.monotonic()
         ever: set[str] = set()
-        while not stop.is_set():
+        while not stop:
             seconds = round(time.monotonic() - started, 3)
             found = {name: self._pod(name) for name in names(job)}
             lost = [name for name, pod in found.items() if pod is None and name in ever]
@@ -123,7 +123,7 @@ class KubernetesLauncher:
             hindered = hindered if hindrance else time.monotonic()
             if hindrance and self._enough(hindrance, time.monotonic() - hindered, seconds):
                 return hindrance[0].model_copy(update={"seconds": seconds})
-            stop.wait(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
         return JobStatus(
             state="cancelled",
             exit=CANCELLED,
