@@ -45,13 +45,15 @@ class KubernetesLauncher:
 
     def run(self, job: JobSpec) -> JobStatus:
         """Start the job's pods, or find them, and follow them to their end; then they are removed. SIGTERM and SIGINT remove them at once."""
-        try:
-            self.submit(job)
-            return self.follow(job)
-        except _RefusedJob as error:
-            return error.status
-        finally:
-            self.cancel(job)
+        stop = Flag()
+        with on_signals(stop.set):
+            try:
+                self.submit(job)
+                return self._follow(job, stop)
+            except _RefusedJob as error:
+                return error.status
+            finally:
+                self.cancel(job)
 
     def submit(self, job: JobSpec) -> None:
         """Create the pods that are not there. Raises Refused or TryAgain when the cluster does not take them, UsageError for a bad spec."""
@@ -77,9 +79,16 @@ class KubernetesLauncher:
         return "absent" if pod is None else podstate.seen(pod)
 
     def follow(self, job: JobSpec) -> JobStatus:
-        """The log of rank 0 to stderr until the pods end: the first that fails ends the job, else all have to succeed."""
+        """The log of rank 0 to stderr until the pods end: the first that fails ends the job, else all have to succeed.
+
+        A signal ends the following alone.
+        """
         stop = Flag()
-        with sink_of(job) as sink, on_signals(stop.set), self._logs(names(job)[0], sink):
+        with on_signals(stop.set):
+            return self._follow(job, stop)
+
+    def _follow(self, job: JobSpec, stop: Flag) -> JobStatus:
+        with sink_of(job) as sink, self._logs(names(job)[0], sink):
             status = self._wait(job, stop)
         if status.state != "succeeded":
             log.warning("job %s: %s: %s", job.handle, status.state, status.reason)
