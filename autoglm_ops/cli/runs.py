@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -108,9 +109,23 @@ def execute(run: Run, stage: Annotated[str, typer.Argument(help="The stage to ru
 
 
 @app.command()
-def send(run: Run, stage: Annotated[str, typer.Argument(help="The stage to make ready for a pod.")]) -> None:
-    """Put what a stage reads into the store, and print the pod that runs it; none when it needs no pod. `take` comes after."""
-    print(runs.send(run, stage, home()).model_dump_json())
+def send(
+    run: Run,
+    stage: Annotated[str, typer.Argument(help="The stage to make ready for a pod.")],
+    form: Annotated[
+        str | None,
+        typer.Option("--as", metavar="FORM", help="Manifests for `kubectl apply -f -` instead: pods, job or jobset."),
+    ] = None,
+) -> None:
+    """Put what a stage reads into the store, and print the pod that runs it; none when it needs no pod. `take` comes after.
+
+    With `--as job` it is an Indexed Job and its headless Service, with `--as jobset` a JobSet, for clusters whose controllers start and
+    place all nodes of a job as one.
+    """
+    if form is None:
+        print(runs.send(run, stage, home()).model_dump_json())
+    else:
+        print(yaml.safe_dump_all(runs.render(run, stage, home(), form), sort_keys=False), end="")
 
 
 @app.command()
