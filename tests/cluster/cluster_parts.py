@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
@@ -31,6 +32,23 @@ def make_namespace(core: Any) -> str:
     core.create_namespace({"metadata": {"name": name}})
     wait_for(lambda: any(item.metadata.name == "default" for item in core.list_namespaced_service_account(name).items))
     return name
+
+
+def placement(namespace: str, store: str, plain: Mapping[str, str]) -> dict[str, str]:
+    """What the README's chapter "Production" has a team set, as environment variables."""
+    return {
+        "AUTOGLM__STORE__URI": store,
+        "AUTOGLM__CLUSTER__BACKEND": "kubernetes",
+        "AUTOGLM__CLUSTER__IMAGE": IMAGE or BARE,
+        "AUTOGLM__CLUSTER__ENVIRONMENT": json.dumps(dict(plain)),
+        "AUTOGLM__CLUSTER__SECRETS": "[AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY]",
+        "AUTOGLM__CLUSTER__KUBERNETES__NAMESPACE": namespace,
+        "AUTOGLM__CLUSTER__KUBERNETES__IMAGES": json.dumps([IMAGE or BARE]),
+        "AUTOGLM__CLUSTER__KUBERNETES__SECRET": "team-keys",
+        "PYTHONPATH": os.pathsep.join(
+            [*([] if IMAGE else [str(ROOT / "tests" / "cluster" / "mounting")]), str(ROOT), str(ROOT / "plugins")]
+        ),
+    }
 
 
 def give_keys(core: Any, namespace: str, values: Mapping[str, str]) -> None:
