@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
@@ -80,6 +81,23 @@ def prune(
     )
     for name in away.sweep(checkout(), load(checkout() / "params.yaml"), dry=dry_run):
         print(f"{'would remove' if dry_run else 'removed'} job {name}: nobody waits for it")
+
+
+@app.command()
+def gc(
+    days: Annotated[int, typer.Option(min=1, help="Keep what a job of the last DAYS days left, or a newer one reads.")] = 30,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what old jobs left in the artefact store: inputs, outputs, checkpoints, results. Models that are registered and datasets stay."""
+    from autoglm_ops.stages import collecting
+
+    found = collecting.run(load(checkout() / "params.yaml"), home(), days, dry=dry_run)
+    if as_json:
+        show_json(asdict(found))
+        return
+    freed = "" if dry_run else f", {found.freed / 2**20:.0f} MiB freed"
+    print(f"{'would remove' if dry_run else 'removed'} {found.artefacts} artefacts of {found.jobs} jobs{freed}")
 
 
 @app.command("open")

@@ -43,9 +43,8 @@ def indexed_job(job: JobSpec, place: KubernetesPlace) -> list[Manifest]:
         "spec": {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": selector},
     }
     template["spec"]["subdomain"] = job.handle
-    whole = {"apiVersion": "batch/v1", "kind": "Job", "metadata": _metadata(job, place), "spec": _spec(job, template)}
-    whole["spec"]["ttlSecondsAfterFinished"] = KEPT_SECONDS
-    return [service, whole]
+    spec = {**_spec(job, template), "ttlSecondsAfterFinished": KEPT_SECONDS}
+    return [service, {"apiVersion": "batch/v1", "kind": "Job", "metadata": _metadata(job, place), "spec": spec}]
 
 
 def jobset(job: JobSpec, place: KubernetesPlace) -> list[Manifest]:
