@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from cluster_parts import IMAGE, ROOT, SECRETS, give_keys, make_namespace, reachable_s3
 
-from autoglm_ops.cluster import kubernetes
+from autoglm_ops.cluster import indexed, kubernetes
 
 sys.path[:0] = [str(ROOT / "tests" / name) for name in ("contracts", "integration", "cluster/mounting")]
 import mounting  # noqa: E402
@@ -36,7 +36,8 @@ def core() -> Any:
 @pytest.fixture(autouse=True)
 def _pods_find_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     if not IMAGE:
-        monkeypatch.setattr(kubernetes, "pods", mounting.pods)
+        for module in (kubernetes, indexed):
+            monkeypatch.setattr(module, "pods", mounting.pods)
 
 
 @pytest.fixture(scope="session")
