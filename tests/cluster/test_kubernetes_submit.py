@@ -30,11 +30,11 @@ def submit(
 
 def test_a_job_goes_on_without_its_keeper_and_is_found_again(submit: Calls, core: Any, namespace: str) -> None:
     """As when the machine that submitted it was restarted. What came back is here, and the cluster is empty again."""
-    ident = submit.submitted("--secret", "BENCH_SECRET", "--env", "NOTE=far", ticks=60)
+    ident = submit.submitted("--secret", "BENCH_SECRET", "--env", "NOTE=far", ticks=40)
     submit.wait(lambda: submit.says(ident, "begins far"))
     os.kill(Service.read(submit.home / "jobs" / ident / "keeper.json").pid, signal.SIGKILL)
     followed = submit("logs", ident, "--follow")
-    assert followed.exit == 0 and "tick 59" in submit("logs", ident).out
+    assert followed.exit == 0 and "tick 39" in submit("logs", ident).out
     ended = submit.ended(ident)
     assert (ended["state"], ended["backend"]) == ("succeeded", "kubernetes")
     assert (Path(ended["output"]) / "out" / "made").read_text() == ident
