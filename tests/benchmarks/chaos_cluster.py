@@ -129,6 +129,7 @@ def undisturbed(seed: int) -> str:
 
 def task(place: Field, made: Work, run: str) -> None:
     """What a DAG's tasks do for a run: the job, then the effects. Ends this process with the job's exit code."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.setsid()
     sink = os.open(place.home / f"{run}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(sink, 2)
@@ -314,6 +315,7 @@ def main() -> None:
     if not os.environ.get("KUBECONFIG"):
         sys.exit("KUBECONFIG is not set: no Kubernetes to disturb")
     logging.disable(logging.WARNING)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the namespace and the servers go with us
     path = ROOT / ".autoglm" / "bench" / "chaos-cluster.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     before = Tally() if asked.fresh or not path.exists() else Tally(**json.loads(path.read_text(encoding="utf-8")))
