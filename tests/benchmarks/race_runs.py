@@ -69,6 +69,9 @@ class Effects:
     @staticmethod
     def prepare(home: Path) -> tuple[str, str]:
         """Make the databases in a process of its own, so that none is open where others are forked. The tracked run and its artefacts."""
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        import mlflow  # noqa: F401 - once, for all that are forked from here
+
         context = multiprocessing.get_context("fork")
         told = context.Queue()
         one = context.Process(target=_prepare, args=(home, told))
