@@ -11,7 +11,7 @@ TORCH      := 2.13.0
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check up down demo bench bench-data bench-train bench-goodput bench-checkpoint proof-data chaos-checkpoint chaos-train doctor nightly lock clean proof-feedback bench-tune
+.PHONY: help install run test check up down demo bench bench-data bench-train bench-goodput bench-checkpoint proof-data chaos-checkpoint chaos-train doctor nightly lock clean proof-feedback bench-tune chaos-cluster race-runs images
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -79,6 +79,15 @@ bench-goodput: install ## a supervised training that loses a rank a minute: shar
 bench-checkpoint: install ## what training waits for a checkpoint, beside torch.save and torch DCP; restarts; MB=200 ROUNDS=15
 	@OMP_NUM_THREADS=1 python tests/benchmarks/bench_checkpoint.py --mb $(or $(MB),200) --rounds $(or $(ROUNDS),15)
 
+chaos-cluster: install ## pods deleted, tasks cleared and started twice, launchers killed on the cluster of KUBECONFIG; FAULTS=100 SLICE=540 seconds, adds to earlier slices
+	@OMP_NUM_THREADS=1 python tests/benchmarks/chaos_cluster.py --faults $(or $(FAULTS),100) --seconds $(or $(SLICE),540) $(ARGS)
+
+race-runs: install ## many runs of one key through their effects on a real S3 server: one result, one promotion; RUNS=10000
+	@OMP_NUM_THREADS=1 python tests/benchmarks/race_runs.py --runs $(or $(RUNS),10000) $(ARGS)
+
+images: install ## both images, built and looked into on the engine of DOCKER_HOST; AUTOGLM_BASE_IMAGE=python:3.11-slim-bookworm
+	@pytest -m slow -s tests/cluster/test_images.py
+
 proof-feedback: install ## ten years of nights with reporters that lie: no bound left, no decision changed; NIGHTS=3650
 	@python tests/benchmarks/proof_feedback.py --nights $(or $(NIGHTS),3650)
 
@@ -89,6 +98,7 @@ nightly: install ## everything, the long ones too
 	@pytest -m "slow or not slow"
 	@$(MAKE) --no-print-directory chaos-train bench-goodput
 	@python tests/benchmarks/proof_feedback.py
+	@$(MAKE) --no-print-directory race-runs
 	@autoglm demo --days 14
 
 lock: install ## resolve pyproject.toml into requirements.lock (torch and what only its CUDA build needs stay out)

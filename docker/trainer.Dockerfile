@@ -9,21 +9,21 @@ ARG PIP_FIND_LINKS
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python3 -m venv --copies /opt/venv
-ENV PATH=/opt/venv/bin:$PATH
 # torch alone comes without hashes: its wheel is the platform's own (CPU or CUDA)
-RUN pip install --quiet "torch==${TORCH}"
 COPY docker/trainer.lock /tmp/trainer.lock
-RUN pip install --quiet --no-deps --require-hashes -r /tmp/trainer.lock
-COPY pyproject.toml README.md LICENSE /src/
-COPY autoglm_ops /src/autoglm_ops
-COPY plugins /src/plugins
-RUN pip install --quiet --no-deps --no-build-isolation /src && pip uninstall --quiet --yes pip \
- && find /opt/venv -depth \( -name tests -o -name test -o -name __pycache__ -o -name '*.a' -o -path '*/torch/include' \) -exec rm -rf {} +
+RUN python3 -m venv --copies /opt/venv && export PATH=/opt/venv/bin:$PATH \
+ && pip install --quiet "torch==${TORCH}" \
+ && pip install --quiet --no-deps --require-hashes -r /tmp/trainer.lock \
+ && pip uninstall --quiet --yes pip \
+ && find /opt/venv -depth \( -name tests -o -name test -o -name __pycache__ -o -name '*.a' -o -path '*/torch/include' \) -exec rm -rf {} + \
+ && echo /opt/autoglm > /opt/venv/lib/python3.11/site-packages/autoglm.pth \
+ && printf '#!/opt/venv/bin/python\nfrom autoglm_ops.cli.main import main\n\nmain()\n' > /opt/venv/bin/autoglm && chmod 755 /opt/venv/bin/autoglm
 
 FROM ${BASE_IMAGE}
 RUN groupadd --gid 10001 autoglm && useradd --uid 10001 --gid 10001 --create-home --home-dir /work autoglm
 COPY --from=build /opt/venv /opt/venv
+# The platform is a layer of its own: a change of code costs its 3 MB, not the packages' 1.2 GB once more, here and on every node.
+COPY autoglm_ops /opt/autoglm/autoglm_ops
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 USER 10001:10001
 WORKDIR /work

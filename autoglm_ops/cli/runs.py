@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -81,6 +83,23 @@ def prune(
         print(f"{'would remove' if dry_run else 'removed'} job {name}: nobody waits for it")
 
 
+@app.command()
+def gc(
+    days: Annotated[int, typer.Option(min=1, help="Keep what a job of the last DAYS days left, or a newer one reads.")] = 30,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what old jobs left in the artefact store: inputs, outputs, checkpoints, results. Models that are registered and datasets stay."""
+    from autoglm_ops.stages import collecting
+
+    found = collecting.run(load(checkout() / "params.yaml"), home(), days, dry=dry_run)
+    if as_json:
+        show_json(asdict(found))
+        return
+    freed = "" if dry_run else f", {found.freed / 2**20:.0f} MiB freed"
+    print(f"{'would remove' if dry_run else 'removed'} {found.artefacts} artefacts of {found.jobs} jobs{freed}")
+
+
 @app.command("open")
 def open_run(
     dag: Annotated[str, typer.Option(help="The DAG that asks.")],
@@ -108,9 +127,23 @@ def execute(run: Run, stage: Annotated[str, typer.Argument(help="The stage to ru
 
 
 @app.command()
-def send(run: Run, stage: Annotated[str, typer.Argument(help="The stage to make ready for a pod.")]) -> None:
-    """Put what a stage reads into the store, and print the pod that runs it; none when it needs no pod. `take` comes after."""
-    print(runs.send(run, stage, home()).model_dump_json())
+def send(
+    run: Run,
+    stage: Annotated[str, typer.Argument(help="The stage to make ready for a pod.")],
+    form: Annotated[
+        str | None,
+        typer.Option("--as", metavar="FORM", help="Manifests for `kubectl apply -f -` instead: pods, job or jobset."),
+    ] = None,
+) -> None:
+    """Put what a stage reads into the store, and print the pod that runs it; none when it needs no pod. `take` comes after.
+
+    With `--as job` it is an Indexed Job and its headless Service, with `--as jobset` a JobSet, for clusters whose controllers start and
+    place all nodes of a job as one.
+    """
+    if form is None:
+        print(runs.send(run, stage, home()).model_dump_json())
+    else:
+        print(yaml.safe_dump_all(runs.render(run, stage, home(), form), sort_keys=False), end="")
 
 
 @app.command()

@@ -21,7 +21,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 
 from autoglm_ops.cluster import podstate
-from autoglm_ops.cluster.local import CANCELLED, on_signals, sink_of
+from autoglm_ops.cluster.local import CANCELLED, Flag, on_signals, sink_of
 from autoglm_ops.cluster.pod import APP, CONTAINER, GRACE_SECONDS, KEY, Manifest, names, pods, selector
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen
 from autoglm_ops.contracts.placement import KubernetesPlace
@@ -45,13 +45,15 @@ class KubernetesLauncher:
 
     def run(self, job: JobSpec) -> JobStatus:
         """Start the job's pods, or find them, and follow them to their end; then they are removed. SIGTERM and SIGINT remove them at once."""
-        try:
-            self.submit(job)
-            return self.follow(job)
-        except _RefusedJob as error:
-            return error.status
-        finally:
-            self.cancel(job)
+        stop = Flag()
+        with on_signals(stop.set):
+            try:
+                self.submit(job)
+                return self._follow(job, stop)
+            except _RefusedJob as error:
+                return error.status
+            finally:
+                self.cancel(job)
 
     def submit(self, job: JobSpec) -> None:
         """Create the pods that are not there. Raises Refused or TryAgain when the cluster does not take them, UsageError for a bad spec."""
@@ -77,9 +79,16 @@ class KubernetesLauncher:
         return "absent" if pod is None else podstate.seen(pod)
 
     def follow(self, job: JobSpec) -> JobStatus:
-        """The log of rank 0 to stderr until the pods end: the first that fails ends the job, else all have to succeed."""
-        stop = threading.Event()
-        with sink_of(job) as sink, on_signals(stop.set), self._logs(names(job)[0], sink):
+        """The log of rank 0 to stderr until the pods end: the first that fails ends the job, else all have to succeed.
+
+        A signal ends the following alone.
+        """
+        stop = Flag()
+        with on_signals(stop.set):
+            return self._follow(job, stop)
+
+    def _follow(self, job: JobSpec, stop: Flag) -> JobStatus:
+        with sink_of(job) as sink, self._logs(names(job)[0], sink):
             status = self._wait(job, stop)
         if status.state != "succeeded":
             log.warning("job %s: %s: %s", job.handle, status.state, status.reason)
@@ -104,10 +113,10 @@ class KubernetesLauncher:
             self._delete(name)
         return gone
 
-    def _wait(self, job: JobSpec, stop: threading.Event) -> JobStatus:
+    def _wait(self, job: JobSpec, stop: Flag) -> JobStatus:
         started = hindered = time.monotonic()
         ever: set[str] = set()
-        while not stop.is_set():
+        while not stop:
             seconds = round(time.monotonic() - started, 3)
             found = {name: self._pod(name) for name in names(job)}
             lost = [name for name, pod in found.items() if pod is None and name in ever]
@@ -123,7 +132,7 @@ class KubernetesLauncher:
             hindered = hindered if hindrance else time.monotonic()
             if hindrance and self._enough(hindrance, time.monotonic() - hindered, seconds):
                 return hindrance[0].model_copy(update={"seconds": seconds})
-            stop.wait(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
         return JobStatus(
             state="cancelled",
             exit=CANCELLED,

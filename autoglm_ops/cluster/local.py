@@ -132,9 +132,25 @@ def stopped_by_signals(child: ChildProcess) -> AbstractContextManager[None]:
     return on_signals(child.stop)
 
 
+class Flag:
+    """Set by a signal handler, which may not wait for the lock of an Event that it interrupted. True once set."""
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def set(self) -> None:
+        self._set = True
+
+    def __bool__(self) -> bool:
+        return self._set
+
+
 @contextmanager
 def on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """In the main thread, SIGTERM and SIGINT call `stop` and do nothing else; elsewhere signals cannot be caught."""
+    """In the main thread, SIGTERM and SIGINT call `stop` and do nothing else; elsewhere signals cannot be caught.
+
+    `stop` runs between two instructions of this very thread: it may take no lock (a `Flag`, a pipe).
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -49,7 +49,7 @@ class ChildProcess:
     ) -> None:
         self._mark = uuid.uuid4().hex
         self._grace = grace
-        self._stop = threading.Event()
+        self._stopped = False  # a plain flag: a signal handler may not wait for the lock of an Event that it interrupted
         self._limits, self._next_look = limits, 0.0
         self.outgrew = 0
         """Bytes it held when it was ended for holding more than its limit."""
@@ -70,11 +70,11 @@ class ChildProcess:
 
     def stop(self) -> None:
         """Ask for the end. Safe in a signal handler and from any thread; `wait` does the work."""
-        self._stop.set()
+        self._stopped = True
 
     @property
     def stopped(self) -> bool:
-        return self._stop.is_set()
+        return self._stopped
 
     def wait(self, seconds: float | None = None) -> int | None:
         """The exit code, or None when `seconds` passed first (everything was then ended). An exception ends everything too."""

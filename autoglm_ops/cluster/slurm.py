@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autoglm_ops.cluster import slurm_batch, slurm_commands
-from autoglm_ops.cluster.local import on_signals, sink_of
+from autoglm_ops.cluster.local import Flag, on_signals, sink_of
 from autoglm_ops.cluster.slurm_state import CANCELLED, Seat, status
 from autoglm_ops.cluster.tail import Tail
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen
@@ -36,8 +36,8 @@ class SlurmLauncher:
 
     def run(self, job: JobSpec) -> JobStatus:
         """Submit and follow. SIGTERM or SIGINT here cancels the job on the cluster; a kill leaves it, to be found again."""
-        stop = _Stop()
-        with on_signals(stop.stop):
+        stop = Flag()
+        with on_signals(stop.set):
             self.submit(job)
             return self._follow(job, stop)
 
@@ -62,7 +62,7 @@ class SlurmLauncher:
 
     def follow(self, job: JobSpec) -> JobStatus:
         """Its log to stderr from the beginning, until it ends. A signal ends the following alone."""
-        return self._follow(job, _Stop())
+        return self._follow(job, Flag())
 
     def cancel(self, job: JobSpec) -> bool:
         """scancel, and wait until it is gone. False when there was nothing to cancel."""
@@ -80,7 +80,7 @@ class SlurmLauncher:
             slurm_commands.cancel(number)
         return [name for _, name in gone]
 
-    def _follow(self, job: JobSpec, stop: _Stop) -> JobStatus:
+    def _follow(self, job: JobSpec, stop: Flag) -> JobStatus:
         seat = slurm_commands.find(job.handle)
         if seat is None:
             return _unknown(job, 0)
@@ -95,7 +95,7 @@ class SlurmLauncher:
             log.warning("job %s: %s: %s", job.name, found.state, found.reason)
         return found
 
-    def _watch(self, job: JobSpec, seat: Seat, stop: _Stop, forward: Callable[[], None]) -> JobStatus:
+    def _watch(self, job: JobSpec, seat: Seat, stop: Flag, forward: Callable[[], None]) -> JobStatus:
         """Until it ends by itself, by `stop`, or by its deadline, which counts from its submission."""
         begun, next_look = time.monotonic(), 0.0
         known = _Known(seat)
@@ -122,15 +122,6 @@ class SlurmLauncher:
                 return
             time.sleep(self._poll)
         log.warning("Slurm's job %d is still ending", seat.number)
-
-
-class _Stop:
-    """Set by a signal handler, which may not wait for the lock of an Event that it interrupted."""
-
-    stopped = False
-
-    def stop(self) -> None:
-        self.stopped = True
 
 
 class _Known:
@@ -163,8 +154,8 @@ class _Known:
             log.info("job %s is %s%s", seat.name, seat.state.lower(), f": {seat.why}" if seat.why != "None" else "")
 
 
-def _ended_by_us(job: JobSpec, seat: Seat, stop: _Stop, seconds: float) -> JobStatus | None:
-    if stop.stopped:
+def _ended_by_us(job: JobSpec, seat: Seat, stop: Flag, seconds: float) -> JobStatus | None:
+    if stop:
         return JobStatus(state="cancelled", exit=CANCELLED, seconds=seconds, reason="cancelled: a signal asked for its end")
     if seat.hopeless is not None:
         return JobStatus(state="refused", exit=seat.hopeless_exit, seconds=seconds, reason=seat.hopeless)

@@ -8,9 +8,9 @@ attempt is a claim on the key, numbered from 1; only the newest claim may publis
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -166,4 +166,37 @@ class Store(Protocol):
 
     def noted(self, name: str) -> str | None:
         """The artefact that `note` kept under `name`. Raises Tampered when what stands there is no digest."""
+        ...
+
+
+FRESH_SECONDS = 3600.0
+"""What was put longer ago is marked as used when it is put again. Nothing younger than a day is ever collected, so this is in time."""
+
+
+class Entry(NamedTuple):
+    """An artefact in a store: when it was put last (seconds since the epoch), and its files by sha256."""
+
+    digest: str
+    at: float
+    files: dict[str, str]
+
+
+@runtime_checkable
+class Shelf(Store, Protocol):
+    """A store that can be looked through and cleared."""
+
+    def entries(self) -> Iterator[Entry]:
+        """Every artefact. Raises Tampered, TryAgain."""
+        ...
+
+    def notes(self) -> Iterator[tuple[str, str]]:
+        """Every note: its name and what it says."""
+        ...
+
+    def forget(self, name: str) -> None:
+        """Remove a note; one that is not there is forgotten already."""
+        ...
+
+    def drop(self, digests: Collection[str], before: float) -> int:
+        """Remove those of these artefacts that were last put before `before`, looked at once more. Returns the bytes that are free now."""
         ...

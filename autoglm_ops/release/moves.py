@@ -17,7 +17,7 @@ from autoglm_ops.release.ledger import GENESIS, Ledger
 from autoglm_ops.release.promotion import Decision, earlier_champions, label
 
 if TYPE_CHECKING:
-    from autoglm_ops.release.registry import Registry
+    from autoglm_ops.release.registry import Registry, Version
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,15 @@ def reconcile(registry: Registry, ledger: Ledger, now: float) -> ModelRef | None
     """Finish a move that a crash cut short; put an alias moved by hand into the ledger. Returns the champion, honoured either way."""
     with ledger.hold():
         return _reconcile(registry, ledger, now)
+
+
+def register(registry: Registry, ledger: Ledger, digest: str, source: str, run_id: str, tags: dict[str, str]) -> Version:
+    """`Registry.register` by one at a time: it looks and then makes, and two who look at once would make two versions of one run.
+
+    Raises TryAgain when MLflow is away.
+    """
+    with ledger.hold():
+        return registry.register(digest, source, run_id, tags)
 
 
 def promote(registry: Registry, ledger: Ledger, request: Request, decide: Decide, now: float) -> Moved:

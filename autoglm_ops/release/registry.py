@@ -68,6 +68,16 @@ class Registry:
             found = self._client.search_model_versions(f"name = '{self.name}'", order_by=["version_number DESC"])
         return [self._version(item) for item in found]
 
+    def digests(self) -> set[str]:
+        """The models that any version of any name stands for."""
+        with reached(self._uri):
+            page = self._client.search_model_versions()
+            found = list(page)
+            while page.token:
+                page = self._client.search_model_versions(page_token=page.token)
+                found += page
+        return {digest for item in found if (digest := dict(item.tags).get(DIGEST))}
+
     def alias(self, name: str = ALIAS) -> Version | None:
         """The version the alias stands on, whoever put it there; None when it stands nowhere."""
         found = self._look("get_model_version_by_alias", self.name, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autoglm_ops.contracts.inputs import AsOf, RunInfo
 from autoglm_ops.contracts.release import EvaluationReport
-from autoglm_ops.release import tags
+from autoglm_ops.release import moves, tags
 from autoglm_ops.stages import releasing, runner
 from autoglm_ops.stages.base import Context, Outcome
 from autoglm_ops.store import open_store
@@ -25,7 +25,8 @@ def run(context: Context) -> Outcome:
         names.GIT_COMMIT: tags.commit_of(context.root, "HEAD") or "",
     }
     registry = releasing.open_registry(context.settings, context.home)
-    version = registry.register(digest, f"{tracked['artifacts']}/model", tracked["mlflow_run"], labels)
+    ledger = releasing.open_ledger(context.home)
+    version = moves.register(registry, ledger, digest, f"{tracked['artifacts']}/model", tracked["mlflow_run"], labels)
     facts = {"name": version.model.name, "version": version.model.version, "digest": digest, "run_key": labels[names.RUN_KEY]}
     return Outcome(facts=facts)
 

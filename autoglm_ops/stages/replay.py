@@ -13,8 +13,6 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from autoglm_ops.contracts.record import Completion
 from autoglm_ops.contracts.release import ModelRef
 from autoglm_ops.data import bundled
@@ -94,6 +92,8 @@ class Client:
     """The production client: asks the server, and tells it the truth at night."""
 
     def __init__(self, url: str, key: str) -> None:
+        import httpx  # here alone: the trainer image has none, and the command line imports this module
+
         self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
 
     def classify(self, batch: Traffic) -> tuple[list[str], list[str], int]:

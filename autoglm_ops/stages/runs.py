@@ -171,21 +171,39 @@ def send(run: str, name: str, home: Path) -> Posted:
     There is no pod when the stage's output is in DVC's cache, when its work is done already, and when it runs here, on Slurm or in
     several pods: `execute` then does it all. Raises SettingsError, Refused (a quota, by its name) or TryAgain.
     """
+    sent = _sent(run, name, home)
+    if sent is None or sent.job.resources.nodes > 1:
+        return Posted()
+    from autoglm_ops.cluster.kubernetes import KubernetesLauncher
+
+    assert isinstance(sent.launcher, KubernetesLauncher)
+    [pod] = sent.launcher.prepare(sent.job)
+    return Posted(pod=pod, context=sent.settings.cluster.kubernetes.context)
+
+
+def render(run: str, name: str, home: Path, form: str) -> list[dict[str, Any]]:
+    """As `send`, for who starts it with `kubectl apply`: its manifests in a form of `cluster.indexed`; none when there is nothing to start.
+
+    Raises as `send` does.
+    """
+    from autoglm_ops.cluster.indexed import manifests
+
+    sent = _sent(run, name, home)
+    return [] if sent is None else manifests(form, sent.job, sent.settings.cluster.kubernetes)
+
+
+def _sent(run: str, name: str, home: Path) -> away.Sent | None:
+    """The stage's work in the store and its attempt taken; None when no pod of Kubernetes is to be started for it."""
     root = workspace(run, home)
     settings = load(root / "params.yaml")
     runner.check_inputs(graph.find(name), root)
     if settings.cluster.backend != "kubernetes" or not away.is_away(name, settings) or _cached(root, name):
-        return Posted()
+        return None
     from autoglm_ops.cluster import exchange
-    from autoglm_ops.cluster.kubernetes import KubernetesLauncher
 
     with _without_overrides():
         sent = away.send(root, name, settings)
-    launcher, several = sent.launcher, sent.job.resources.nodes > 1
-    if several or not isinstance(launcher, KubernetesLauncher) or exchange.finished(sent.store, sent.job.key or "") is not None:
-        return Posted()
-    [pod] = launcher.prepare(sent.job)
-    return Posted(pod=pod, context=sent.settings.cluster.kubernetes.context)
+    return None if exchange.finished(sent.store, sent.job.key or "") is not None else sent
 
 
 def take(root: Path, name: str, reason: str) -> Completion:

@@ -101,7 +101,10 @@ def submit(request: Request, settings: Settings, home: Path) -> Submitted:
 
 
 def keep(ident: str, home: Path) -> JobStatus:
-    """The keeper's work: run the job, or follow it on its cluster; then write how it ended, and lay down what came back."""
+    """The keeper's work: run the job, or follow it on its cluster; then write how it ended, and lay down what came back.
+
+    What an ended job leaves on its cluster (a pod) is removed: its log and its output are here.
+    """
     record, folder = find(ident, home), home / "jobs" / ident
     settings = Settings.model_validate(record.settings)
     store = open_store(settings.store.uri, home)
@@ -110,6 +113,8 @@ def keep(ident: str, home: Path) -> JobStatus:
         status = launcher.follow(record.job) if isinstance(launcher, Queue) else launcher.run(record.job)
         status = believed(store, record.job, status)
         _bring(status, store, folder)
+        if isinstance(launcher, Queue) and status.state != "cancelled":
+            launcher.cancel(record.job)
     except AutoGLMError as error:
         status = JobStatus(state="failed", exit=error.exit_code, seconds=time.time() - record.created, reason=str(error))
     status.write(folder / "status.json")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from autoglm_ops.contracts.cluster import FRESH_SECONDS, Entry
 from autoglm_ops.contracts.record import locked, sync, tree_text, write_text
 from autoglm_ops.errors import Refused, Tampered, TryAgain
 from autoglm_ops.store.listing import (
@@ -39,13 +42,15 @@ class LocalStore:
         """
         listing = survey(folder)
         digest = digest_of_listing(listing)
-        if self.has(digest):
+        if self.has(digest) and time.time() - self._at(digest) < FRESH_SECONDS:
             return digest
         try:
             with locked(self.root / ".lock"):
                 self._sweep()
                 if not self.has(digest):
                     self._add(folder, digest, listing)
+                elif self._at(digest):
+                    os.utime(self.root / f"{digest}.files")
         except OSError as error:
             raise TryAgain(
                 f"{self.root} could not take artefact {digest}: {error.strerror or error}; free space, try again"
@@ -90,6 +95,40 @@ class LocalStore:
         """What `note` kept under `name`. Raises Tampered."""
         path = self.root / "notes" / check_note(name)
         return parse_note(path.read_bytes(), str(path)) if path.exists() else None
+
+    def entries(self) -> Iterator[Entry]:
+        """Every whole artefact. Raises Tampered."""
+        for index in sorted(self.root.glob("*.files")):
+            if (self.root / index.stem).is_dir():
+                yield Entry(index.stem, index.stat().st_mtime, parse(index.read_bytes(), index.stem, str(index)))
+
+    def notes(self) -> Iterator[tuple[str, str]]:
+        """Every note. Raises Tampered."""
+        for path in sorted((self.root / "notes").glob("*/*")):
+            yield path.relative_to(self.root / "notes").as_posix(), parse_note(path.read_bytes(), str(path))
+
+    def forget(self, name: str) -> None:
+        with locked(self.root / ".lock"):
+            (self.root / "notes" / check_note(name)).unlink(missing_ok=True)
+
+    def drop(self, digests: Collection[str], before: float) -> int:
+        """Under the lock, so that no `put` finds an artefact that is about to go. A kill leaves what the next `put` sweeps."""
+        freed = 0
+        with locked(self.root / ".lock"):
+            for digest in digests:
+                if not self.has(digest) or self._at(digest) >= before:
+                    continue
+                gone = self.root / f".{digest}.staged"
+                os.replace(self.root / digest, gone)
+                (self.root / f"{digest}.files").unlink(missing_ok=True)
+                freed += sum(path.stat().st_size for path in gone.rglob("*") if path.is_file())
+                shutil.rmtree(gone)
+        return freed
+
+    def _at(self, digest: str) -> float:
+        """When it was put last; 0 when its listing is gone."""
+        path = self.root / f"{digest}.files"
+        return path.stat().st_mtime if path.exists() else 0.0
 
     def _add(self, folder: Path, digest: str, listing: Listing) -> None:
         staged = self.root / f".{digest}.staged"

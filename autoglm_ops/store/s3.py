@@ -13,10 +13,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import math
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
@@ -34,6 +35,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
+from autoglm_ops.contracts.cluster import FRESH_SECONDS, Entry
 from autoglm_ops.contracts.record import tree_text
 from autoglm_ops.errors import AutoGLMError, BudgetSpent, Refused, Tampered, TryAgain, UsageError
 from autoglm_ops.store.listing import (
@@ -91,12 +93,14 @@ class S3Store:
         """Store `folder` once. Raises as `survey` does, Tampered when an object of that name has other bytes, TryAgain."""
         listing = survey(folder)
         digest = digest_of_listing(listing)
-        if self.has(digest):
+        key = self._key("folders", digest)
+        if (head := self._head(key)) is not None:
+            self._patiently(lambda: self._use(key, head, digest), key)
             return digest
         for name, value in listing.items():
             self._put_file(folder / name, value)
         text = tree_text(listing).encode()
-        self._create(self._key("folders", digest), digest, len(text), lambda: io.BytesIO(text))
+        self._create(key, digest, len(text), lambda: io.BytesIO(text))
         return digest
 
     def get(self, digest: str, target: Path) -> Path:
@@ -133,6 +137,59 @@ class S3Store:
             return None
         with self._download(key) as file:
             return parse_note(file.read(), self._where(key))
+
+    def entries(self) -> Iterator[Entry]:
+        """Every artefact. Raises Tampered, TryAgain."""
+        for key, at, _ in self._objects("folders"):
+            digest = key.rpartition("/")[2]
+            with self._download(key) as file:
+                yield Entry(digest, at, parse(file.read(), digest, self._where(key)))
+
+    def notes(self) -> Iterator[tuple[str, str]]:
+        """Every note. Raises Tampered, TryAgain."""
+        start = len(self._key("notes", ""))
+        for key, _, _ in self._objects("notes"):
+            with self._download(key) as file:
+                yield key[start:], parse_note(file.read(), self._where(key))
+
+    def forget(self, name: str) -> None:
+        self._remove(self._key("notes", check_note(name)))
+
+    def drop(self, digests: Collection[str], before: float) -> int:
+        """The listings, and then the files that no listing names any more.
+
+        S3 removes nothing on a condition of time: each object is looked at right before it goes, and what is put again has a new date
+        by then (`_use`).
+        """
+        for digest in digests:
+            self._remove(self._key("folders", check_digest(digest)), before)
+        named = {value for entry in self.entries() for value in entry.files.values()}
+        lone = [(key, size) for key, at, size in self._objects("files") if at < before and key.rpartition("/")[2] not in named]
+        return sum(size for key, size in lone if self._remove(key, before))
+
+    def _remove(self, key: str, before: float = math.inf) -> bool:
+        """Whether an object that was last written before `before` was there, and is gone."""
+
+        def attempt() -> bool:
+            head = self._look(key)
+            if head is None or head["LastModified"].timestamp() >= before:
+                return False
+            self._client.delete_object(Bucket=self._bucket, Key=key)
+            return True
+
+        return self._patiently(attempt, key)
+
+    def _objects(self, kind: str) -> Iterator[tuple[str, float, int]]:
+        """Key, date and size of every object of a kind, page by page."""
+        more: dict[str, str] = {}
+        prefix = self._key(kind, "")
+        while True:
+            page = self._patiently(partial(self._client.list_objects_v2, Bucket=self._bucket, Prefix=prefix, **more), prefix)
+            for item in page.get("Contents", ()):
+                yield item["Key"], item["LastModified"].timestamp(), item["Size"]
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
 
     def _put_file(self, path: Path, digest: str) -> None:
         size = path.stat().st_size
@@ -176,7 +233,17 @@ class S3Store:
             raise Tampered(
                 f"{self._where(key)} exists with other bytes than its name says; remove it, then store the artefact again"
             )
+        self._use(key, head, digest)
         return True
+
+    def _use(self, key: str, head: Any, digest: str) -> None:
+        """Say of an old object that it is used again: it is copied onto itself, which renews its date."""
+        if "/notes/" in f"/{key}" or time.time() - head["LastModified"].timestamp() < FRESH_SECONDS:
+            return
+        self._client.copy_object(
+            Bucket=self._bucket, Key=key, CopySource={"Bucket": self._bucket, "Key": key}, MetadataDirective="REPLACE",
+            Metadata={"sha256": digest},
+        )  # fmt: skip
 
     def _head(self, key: str) -> Any | None:
         return self._patiently(lambda: self._look(key), key)
@@ -208,7 +275,7 @@ class S3Store:
         return _patiently(attempt, self._where(key), self._budget)
 
     def _key(self, kind: str, digest: str) -> str:
-        return "/".join(part for part in (self._prefix, kind, digest) if part)
+        return "/".join([*([self._prefix] if self._prefix else []), kind, digest])
 
     def _where(self, key: str) -> str:
         return f"s3://{self._bucket}/{key}"

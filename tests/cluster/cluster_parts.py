@@ -1,10 +1,13 @@
-"""Where the tests of real clusters find things, and how they wait."""
+"""Where the tests of real clusters find things, what they make there, and how they wait."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,3 +25,59 @@ def wait_for(ask: Callable[[], Any], seconds: float = 90) -> Any:
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.2)
     return found
+
+
+def make_namespace(core: Any) -> str:
+    name = f"autoglm-test-{uuid.uuid4().hex[:8]}"
+    core.create_namespace({"metadata": {"name": name}})
+    wait_for(lambda: any(item.metadata.name == "default" for item in core.list_namespaced_service_account(name).items))
+    return name
+
+
+def placement(namespace: str, store: str, plain: Mapping[str, str]) -> dict[str, str]:
+    """What the README's chapter "Production" has a team set, as environment variables."""
+    return {
+        "AUTOGLM__STORE__URI": store,
+        "AUTOGLM__CLUSTER__BACKEND": "kubernetes",
+        "AUTOGLM__CLUSTER__IMAGE": IMAGE or BARE,
+        "AUTOGLM__CLUSTER__ENVIRONMENT": json.dumps(dict(plain)),
+        "AUTOGLM__CLUSTER__SECRETS": "[AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY]",
+        "AUTOGLM__CLUSTER__KUBERNETES__NAMESPACE": namespace,
+        "AUTOGLM__CLUSTER__KUBERNETES__IMAGES": json.dumps([IMAGE or BARE]),
+        "AUTOGLM__CLUSTER__KUBERNETES__SECRET": "team-keys",
+        "PYTHONPATH": os.pathsep.join(
+            [*([] if IMAGE else [str(ROOT / "tests" / "cluster" / "mounting")]), str(ROOT), str(ROOT / "plugins")]
+        ),
+    }
+
+
+def give_keys(core: Any, namespace: str, values: Mapping[str, str]) -> None:
+    """The team's Secret."""
+    core.create_namespaced_secret(
+        namespace, {"metadata": {"name": "team-keys"}, "stringData": {key: values[key] for key in SECRETS}}
+    )
+
+
+@contextmanager
+def reachable_s3(core: Any, namespace: str, folder: Path) -> Iterator[Mapping[str, str]]:
+    """A real S3 server where pods reach it: the first pod of a node makes the network that it listens on."""
+    from s3_server import serve_s3
+
+    wait_for(lambda: _created(core, namespace))
+    wait_for(lambda: core.read_namespaced_pod("first", namespace).status.pod_ip)
+    core.delete_namespaced_pod("first", namespace, grace_period_seconds=0)
+    with serve_s3(folder, HOST) as environment:
+        yield environment
+
+
+def _created(core: Any, namespace: str) -> bool:
+    """A namespace of an older cluster takes pods only once its service account has a token."""
+    from kubernetes.client.exceptions import ApiException
+
+    try:
+        core.create_namespaced_pod(
+            namespace, {"metadata": {"name": "first"}, "spec": {"containers": [{"name": "x", "image": BARE}]}}
+        )
+    except ApiException:
+        return False
+    return True

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_parts import BARE, HOST, IMAGE, ROOT, SECRETS, wait_for
+from cluster_parts import IMAGE, ROOT, SECRETS, give_keys, make_namespace, reachable_s3
 
-from autoglm_ops.cluster import kubernetes
+from autoglm_ops.cluster import indexed, kubernetes
 
 sys.path[:0] = [str(ROOT / "tests" / name) for name in ("contracts", "integration", "cluster/mounting")]
 import mounting  # noqa: E402
@@ -36,20 +36,18 @@ def core() -> Any:
 @pytest.fixture(autouse=True)
 def _pods_find_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     if not IMAGE:
-        monkeypatch.setattr(kubernetes, "pods", mounting.pods)
+        for module in (kubernetes, indexed):
+            monkeypatch.setattr(module, "pods", mounting.pods)
 
 
 @pytest.fixture(scope="session")
 def namespaces(core: Any) -> Iterator[Callable[[], str]]:
-    """Makes namespaces that are removed at the end. The first pod of a node makes the network that the S3 server listens on."""
+    """Makes namespaces that are removed at the end."""
     made: list[str] = []
 
     def make() -> str:
-        name = f"autoglm-test-{uuid.uuid4().hex[:8]}"
-        core.create_namespace({"metadata": {"name": name}})
-        made.append(name)
-        wait_for(lambda: any(item.metadata.name == "default" for item in core.list_namespaced_service_account(name).items))
-        return name
+        made.append(make_namespace(core))
+        return made[-1]
 
     yield make
     for name in made:
@@ -60,27 +58,8 @@ def namespaces(core: Any) -> Iterator[Callable[[], str]]:
 def s3_server(
     core: Any, namespaces: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mapping[str, str]]:
-    from s3_server import serve_s3
-
-    name = namespaces()
-    wait_for(lambda: _created(core, name))
-    wait_for(lambda: core.read_namespaced_pod("first", name).status.pod_ip)
-    core.delete_namespaced_pod("first", name, grace_period_seconds=0)
-    with serve_s3(tmp_path_factory.mktemp("s3"), HOST) as environment:
+    with reachable_s3(core, namespaces(), tmp_path_factory.mktemp("s3")) as environment:
         yield environment
-
-
-def _created(core: Any, namespace: str) -> bool:
-    """A namespace of an older cluster takes pods only once its service account has a token."""
-    from kubernetes.client.exceptions import ApiException
-
-    try:
-        core.create_namespaced_pod(
-            namespace, {"metadata": {"name": "first"}, "spec": {"containers": [{"name": "x", "image": BARE}]}}
-        )
-    except ApiException:
-        return False
-    return True
 
 
 @pytest.fixture
@@ -98,10 +77,7 @@ def namespace(core: Any, namespaces: Callable[[], str], s3_server: Mapping[str, 
     """A namespace with the team's Secret."""
     name = namespaces()
     monkeypatch.setenv("BENCH_SECRET", "correct-horse-battery")
-    values = {**s3_server, "BENCH_SECRET": "correct-horse-battery"}
-    core.create_namespaced_secret(
-        name, {"metadata": {"name": "team-keys"}, "stringData": {key: values[key] for key in SECRETS}}
-    )
+    give_keys(core, name, {**s3_server, "BENCH_SECRET": "correct-horse-battery"})
     return name
 
 

@@ -127,3 +127,28 @@ def test_a_deleted_pod_is_tried_again_under_the_next_number(info: RunInfo, core:
     record = Completion.read(Path(info.workspace) / "completed" / "train.json")
     assert record.exit == 75 and record.reasons[0].startswith("lost:")
     assert deferred(info, 2).trigger.pod_name == asked.trigger.pod_name[:-1] + "2"
+
+
+@pytest.mark.slow
+def test_a_stage_is_started_by_kubectl_and_taken_over(
+    info: RunInfo, core: Any, namespace: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a Job, the form that a cluster with indices takes for several nodes: with one there is no index, and the rank is 0."""
+    manifests = said(capsys, "runs", "send", RUN, "train", "--as", "job")
+    kubectl = ["kubectl", "-n", namespace]
+    subprocess.run([*kubectl, "apply", "--validate=false", "-f", "-"], input=manifests, text=True, check=True)
+    subprocess.run([*kubectl, "wait", "--for=condition=complete", "job", "--all", "--timeout=240s"], check=True)
+    said(capsys, "runs", "take", RUN, "train")
+    assert Completion.read(Path(info.workspace) / "completed" / "train.json").exit == 0
+    assert said(capsys, "runs", "send", RUN, "train", "--as", "job").strip() == "", "done work needs no Job"
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    from autoglm_ops.cli.main import main
+
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    answer = capsys.readouterr()
+    assert not ended.value.code, answer.err
+    return answer.out

@@ -11,6 +11,7 @@ import pytest
 from cluster_parts import BARE, IMAGE, ROOT, SECRETS, wait_for
 from launcher_contract import JOB, Bench, work
 
+from autoglm_ops.cluster.indexed import manifests
 from autoglm_ops.cluster.kubernetes import KubernetesLauncher
 from autoglm_ops.contracts.cluster import Resources
 from autoglm_ops.contracts.placement import KubernetesPlace
@@ -77,3 +78,24 @@ def test_the_launcher_may_do_its_work_and_no_more(team: str, verb: str, what: st
         check=False,
     )
     assert asked.stdout.strip().splitlines()[-1] == may
+
+
+def test_an_indexed_job_and_its_service_are_taken(core: Any, namespace: str) -> None:
+    """By the API server's rules for the pods, the Service and the Job; one too old for indices reads over those."""
+    from kubernetes import client
+
+    resources = Resources(nodes=2, cpu=1, memory_gib=1)
+    where = KubernetesPlace(namespace=namespace, images=(BARE,), secret="team-keys")
+    given = {
+        "image": BARE,
+        "store": "s3://models/x",
+        "key": "ab" * 32,
+        "attempt": 1,
+        "resources": resources,
+        "secrets": SECRETS,
+    }
+    service, whole = manifests("job", JOB.model_copy(update={**given, "command": ("python", "-m", "x")}), where)
+    assert core.create_namespaced_service(namespace, service, dry_run="All").spec.cluster_ip == "None"
+    taken = client.BatchV1Api().create_namespaced_job(namespace, whole, dry_run="All")
+    assert (taken.spec.completions, taken.spec.backoff_limit) == (2, 0)
+    assert taken.spec.template.spec.containers[0].security_context.read_only_root_filesystem

@@ -77,13 +77,6 @@ def test_racing_publications_make_one_result(uri: str) -> None:
     assert standing is not None and {standing.reason} == seen
 
 
-@pytest.mark.slow
-def test_ten_thousand_racing_publications_make_one_result(uri: str) -> None:
-    seen, fenced = race(uri, processes=8, times=550)
-    print(f"\n10,000 publications by 8 processes on {uri.partition(':')[0]}: {len(seen)} result, {fenced} fenced off")
-    assert len(seen) == 1
-
-
 def test_claims_are_numbers_without_gaps(uri: str) -> None:
     assert [exchange.claim(opened(uri), KEY) for _ in range(9)] == list(range(1, 10))
     assert exchange.newest(opened(uri), KEY) == 9

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from autoglm_ops.contracts.cluster import Store
+from autoglm_ops.contracts.cluster import Shelf, Store
 from autoglm_ops.contracts.record import digest_path
 from autoglm_ops.errors import Refused, UsageError
 from autoglm_ops.store import open_store
@@ -97,3 +98,40 @@ def test_a_note_has_a_name_that_leads_nowhere_else(opened: Open, name: str) -> N
             call()
     with pytest.raises(UsageError, match="not a digest"):
         opened().note(f"datasets/{'a' * 64}", "../../etc")
+
+
+def test_what_is_dropped_is_gone_and_what_shares_its_files_stays(opened: Open, folder: Path, tmp_path: Path) -> None:
+    first = opened().put(folder)
+    (folder / "more").write_text("more")
+    second = opened().put(folder)
+    name = f"done/{first}"
+    opened().note(name, second)
+    store = opened()
+    assert isinstance(store, Shelf)
+    assert {entry.digest: set(entry.files) for entry in store.entries()} == {
+        first: {"weights.bin", "tokenizer/词表.json", "empty"},
+        second: {"weights.bin", "tokenizer/词表.json", "empty", "more"},
+    }
+    assert all(abs(entry.at - time.time()) < 600 for entry in store.entries())
+    assert list(store.notes()) == [(name, second)]
+    assert store.drop([first, second], time.time() - 600) == 0 and store.has(first), "both are young"
+    store.drop([first], time.time() + 600)
+    assert not store.has(first)
+    assert digest_path(store.get(second, tmp_path / "second")) == second
+    store.forget(name)
+    store.forget(name)
+    assert store.noted(name) is None
+    assert store.drop([second, first], time.time() + 600) > 0 and list(store.entries()) == []
+    assert store.put(folder) == second and digest_path(store.get(second, tmp_path / "again")) == second
+
+
+def test_what_is_put_again_is_young_again(opened: Open, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = opened().put(folder)
+    time.sleep(2.1)  # S3 keeps dates in seconds
+    before = time.time() - 1
+    for module in ("local", "s3"):
+        monkeypatch.setattr(f"autoglm_ops.store.{module}.FRESH_SECONDS", 0.5)
+    assert opened().put(folder) == digest
+    store = opened()
+    assert isinstance(store, Shelf) and store.drop([digest], before) == 0
+    assert digest_path(store.get(digest, tmp_path / "got")) == digest

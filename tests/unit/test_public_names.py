@@ -32,7 +32,7 @@ GROUPS = {
         "task",
         "track",
     },
-    "runs": {"list", "show", "prune", "open", "exec", "send", "take", "close"},
+    "runs": {"list", "show", "prune", "gc", "open", "exec", "send", "take", "close"},
     "feedback": {"status", "export", "arms", "collect", "drift", "signals", "patch", "undo", "patches", "prune"},
 }
 RECORDS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from autoglm_ops.cluster.local import LocalLauncher, explain_exit
+from autoglm_ops.cluster.local import Flag, LocalLauncher, explain_exit, on_signals
 from autoglm_ops.cluster.services import start_time
 from autoglm_ops.contracts.cluster import JobSpec
 from autoglm_ops.errors import UsageError
@@ -76,6 +76,26 @@ def test_handlers_are_put_back(tmp_path: Path):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     LocalLauncher().run(job("", tmp_path))
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_signals_that_interrupt_each_others_handler_cannot_wait_for_each_other():
+    """A lock in the handler (threading.Event has one) would be waited for by the very thread that holds it, for ever."""
+    flag, count = Flag(), 0
+
+    def stop() -> None:
+        nonlocal count
+        count += 1
+        flag.set()
+
+    before = signal.getsignal(signal.SIGALRM)
+    with on_signals(stop):
+        signal.signal(signal.SIGALRM, signal.getsignal(signal.SIGTERM))
+        signal.setitimer(signal.ITIMER_REAL, 1e-4, 2e-5)
+        while count < 2000:
+            flag.set()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+    assert flag
 
 
 def test_exits_are_explained():

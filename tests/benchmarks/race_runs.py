@@ -1,0 +1,177 @@
+"""Many runs of one key at once, each through its effects: one result, one registered version, one promotion (threats F21).
+
+    python tests/benchmarks/race_runs.py --runs 10000 --store s3       # or: make race-runs RUNS=10000; --store folder
+
+Eight processes, each a scheduler that again and again takes the key for its own: it claims an attempt when there is no result, publishes
+what it made, registers the model, and promotes it. The store is a real S3 server (or a folder), the registry MLflow on SQLite, the
+ledger the platform's own. Leaves .autoglm/bench/race-runs.json; ends with 1 unless there was one of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "tests" / "contracts")]
+
+from autoglm_ops.cluster import exchange  # noqa: E402
+from autoglm_ops.cluster.exchange import Fenced  # noqa: E402
+from autoglm_ops.contracts.cluster import WorkResult  # noqa: E402
+from autoglm_ops.release import moves  # noqa: E402
+from autoglm_ops.release import registry as names  # noqa: E402
+from autoglm_ops.release.ledger import Ledger  # noqa: E402
+from autoglm_ops.release.promotion import Decision  # noqa: E402
+from autoglm_ops.release.registry import Registry  # noqa: E402
+from autoglm_ops.store import open_store  # noqa: E402
+from autoglm_ops.tracking.mlflow import connect, default_uri  # noqa: E402
+
+KEY = "ab" * 32
+PATIENCE_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a race left. results: different results that anybody saw; the others: how many there are at its end."""
+
+    runs: int
+    processes: int
+    seconds: float
+    results: int
+    fenced: int
+    versions: int
+    promotions: int
+    promoted: int
+    """How many runs were told that it was they who promoted."""
+
+    @property
+    def right(self) -> bool:
+        return (self.results, self.versions, self.promotions, self.promoted) == (1, 1, 1, 1)
+
+
+class Effects:
+    """Register and promote as the stages of those names do, for a run that has its result. Connect in each process anew."""
+
+    def __init__(self, home: Path) -> None:
+        self.registry = Registry(connect(None, home), default_uri(home), "raced")
+        self.ledger = Ledger(home / "ledger.jsonl")
+
+    @staticmethod
+    def prepare(home: Path) -> tuple[str, str]:
+        """Make the databases in a process of its own, so that none is open where others are forked. The tracked run and its artefacts."""
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        import mlflow  # noqa: F401 - once, for all that are forked from here
+
+        context = multiprocessing.get_context("fork")
+        told = context.Queue()
+        one = context.Process(target=_prepare, args=(home, told))
+        one.start()
+        found: tuple[str, str] = told.get(timeout=300)
+        one.join()
+        return found
+
+    def __call__(self, run: str, digest: str, tracked: tuple[str, str]) -> moves.Moved:
+        ident, artifacts = tracked
+        tags = {names.RUN_KEY: run, names.DATA_UNTIL: "2026-01-05", names.CONTENT_KEY: run}
+        version = moves.register(self.registry, self.ledger, digest, f"{artifacts}/model", ident, tags)
+        request = moves.Request(model=version.model, run=run, actor="race", reasons=())
+        return moves.promote(self.registry, self.ledger, request, lambda now, lines: Decision(True, ("raced",)), time.time())
+
+    def count(self, run: str) -> tuple[int, int]:
+        """How many versions and how many promotions there are of `run`."""
+        versions = [version for version in self.registry.versions() if version.tags.get(names.RUN_KEY) == run]
+        return len(versions), sum(line.action == "promote" and line.run == run for line in self.ledger.lines())
+
+
+def _prepare(home: Path, told: Any) -> None:
+    import mlflow
+
+    connect(None, home)
+    client = mlflow.MlflowClient(tracking_uri=default_uri(home))
+    made = client.create_run("0")
+    told.put((made.info.run_id, made.info.artifact_uri))
+
+
+def _runs(uri: str, home: Path, times: int, tracked: tuple[str, str], start: Any, answers: Any) -> None:
+    store, effects, seen, counts = open_store(uri, home), Effects(home), set(), Counter[str]()
+    start.wait()
+    for number in range(times):
+        attempt = exchange.claim(store, KEY) if exchange.finished(store, KEY) is None else 1
+        made = WorkResult(
+            key=KEY,
+            attempt=attempt,
+            state="succeeded",
+            exit=0,
+            seconds=1,
+            reason=f"{os.getpid()} {number}",
+            outputs={"out/train": KEY},
+        )
+        try:
+            standing = exchange.publish(store, made)
+        except Fenced:
+            counts["fenced"] += 1
+            continue
+        seen.add(standing.reason)
+        counts["promoted"] += not effects(KEY[:16], standing.outputs["out/train"], tracked).again
+    answers.put((seen, counts))
+
+
+def race(uri: str, home: Path, runs: int, processes: int = 8) -> Found:
+    """`runs` in all, shared out; every process is ready before the first begins."""
+    tracked = Effects.prepare(home)
+    context = multiprocessing.get_context("fork")
+    start, answers = context.Barrier(processes + 1), context.Queue()
+    shares = [runs // processes + (place < runs % processes) for place in range(processes)]
+    racers = [context.Process(target=_runs, args=(uri, home, share, tracked, start, answers)) for share in shares]
+    for racer in racers:
+        racer.start()
+    start.wait()
+    begun = time.monotonic()
+    said = [answers.get(timeout=PATIENCE_SECONDS) for _ in racers]
+    seconds = round(time.monotonic() - begun, 1)
+    for racer in racers:
+        racer.join()
+    counts = sum((one for _, one in said), Counter[str]())
+    versions, promotions = Effects(home).count(KEY[:16])
+    results = len(set[str]().union(*(seen for seen, _ in said)))
+    return Found(runs, processes, seconds, results, counts["fenced"], versions, promotions, counts["promoted"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--store", choices=("s3", "folder"), default="s3")
+    asked = parser.parse_args()
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="autoglm-race-")))
+        uri = str(place / "store")
+        if asked.store == "s3":
+            from s3_server import BUCKET, serve_s3
+
+            (place / "s3").mkdir()
+            os.environ.update(stack.enter_context(serve_s3(place / "s3")))
+            uri = f"s3://{BUCKET}/race"
+        found = race(uri, place / "home", asked.runs, asked.processes)
+    path = ROOT / ".autoglm" / "bench" / "race-runs.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"store": asked.store, **asdict(found)}, indent=2) + "\n")
+    print(
+        f"{found.runs} runs of one key by {found.processes} processes on {asked.store}, {found.seconds} s: {found.results} result, "
+        f"{found.versions} version, {found.promotions} promotion; {found.fenced} fenced off"
+    )
+    sys.exit(not found.right)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""The command line starts in both images: what it imports is among what docker/*.lock installs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_command_imports_only_what_each_image_has() -> None:
+    """It failed when the demo's HTTP client kept `autoglm stage train` from starting in the trainer image."""
+    code = (
+        "import sys; from autoglm_ops.cli import main; main.build(); print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    owners = packages_distributions()
+    needed = {normal(owners[name][0]) for name in loaded if name in owners} - {"autoglm-ops"}
+    assert {"typer", "pydantic"} <= needed
+    for image in ("trainer", "airflow"):
+        lock = (ROOT / "docker" / f"{image}.lock").read_text()
+        assert needed - {normal(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", lock, re.MULTILINE)} == set(), image
