@@ -75,7 +75,7 @@ def demo(
     else:
         _say(said, folder, console)
         for result in results:
-            lines = [f"  {line}" for line in result.told]
+            lines = [f"  {line}" for line in (*result.told, *(f"left alone: {line}" for line in result.left))]
             console.print(
                 f"night {result.day}{f', after a fault ({result.fault})' if result.fault else ''}:",
                 *lines or ["  quiet"],
@@ -169,6 +169,7 @@ class _Play:
         mine = [item for item in active if item.created == day.isoformat()]
         result.patches = [f"{item.key} -> {item.new}" for item in mine]
         result.told = self._told(day, said, [f"{item.key}: {item.old} -> {item.new}, {item.reason}" for item in mine])
+        result.left = [f"{item.key}: {item.word}, {item.reason}" for item in loop.compiled(self.home, day).refused]
         result.verdict = self._verdict(day) if said.fired else "no signal"
         now = self._champion()
         if now.version == champion.version:
@@ -279,6 +280,7 @@ def _table(results: list[DayResult], doing: str) -> Table:
         "signals",
         "verdict",
         "promoted",
+        "changed",
         "fault",
         box=None,
         caption=doing,
@@ -288,7 +290,7 @@ def _table(results: list[DayResult], doing: str) -> Table:
         promoted = f"v{item.promoted}" if item.promoted else ""
         drift = f"{item.drift:.2f}" if item.drift is not None else ""
         cells = [str(item.day), *scores, f"[bold]{item.loop:.3f}[/]", f"v{item.version}", drift, " ".join(item.fired)]
-        table.add_row(*cells, item.verdict, promoted, item.fault)
+        table.add_row(*cells, item.verdict, promoted, " ".join(item.changed), item.fault)
     return table
 
 
@@ -303,7 +305,9 @@ def _plot(results: list[DayResult], path: Path) -> None:
     }
     lines = {label: [getattr(item, name) for item in results] for name, label in names.items()}
     promoted = [item.day for item in results if item.promoted]
-    path.write_bytes(plots.replay([item.day for item in results], lines, promoted))
+    faults = {item.day: item.fault for item in results if item.fault}
+    changed = {item.day: item.changed for item in results if item.patches}
+    path.write_bytes(plots.replay([item.day for item in results], lines, promoted, faults, changed))
 
 
 def _say(said: dict[str, Any], folder: Path, console: Console) -> None:
@@ -316,7 +320,11 @@ def _say(said: dict[str, Any], folder: Path, console: Console) -> None:
         f"{-said['loop_below_tfidf']:+.3f} against nightly TF-IDF"
     )
     worse = said["worse_next_day"]
-    console.print(f"{said['promotions']} promotions; worse on the next day: {', '.join(f'v{v}' for v in worse) or 'none'}")
+    found = max(said["found_when_worse_by"], default=0)
+    console.print(
+        f"{said['promotions']} promotions; worse on the next day: {', '.join(f'v{v}' for v in worse) or 'none'} (paired, Holm, alpha 0.05; "
+        f"each is found with power 0.8 when {found:.3f} worse)"
+    )
     console.print(f"{said['seconds']} s; plot: {folder / 'demo.png'}", soft_wrap=True)
 
 

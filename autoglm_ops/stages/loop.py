@@ -1,6 +1,7 @@
 """The loop's own steps, outside any run workspace: collect → signals → patch. Each is idempotent for its day.
 
-What they say is kept under $AUTOGLM_HOME/feedback: current.json (labels), signals/<day>.json, patches.jsonl.
+What they say is kept under $AUTOGLM_HOME/feedback: current.json (labels), drift/<day>.json, signals/<day>.json, compiled/<day>.json,
+patches.jsonl.
 """
 
 from __future__ import annotations
@@ -77,10 +78,23 @@ def patch(settings: Settings, home: Path, day: date, origin: Path = Path(), *, d
     own = _own(tree)
     limits = {name: getattr(settings.feedback, name) for name in ("max_step", "cooldown_days", "expire_days")}
     policy = FeedbackPolicy(**limits, grains={"model.hidden_size": 4 * int(own["heads"])} if "heads" in own else {})
-    compiled = compile_patches(said, levers.levers(tree, own), past.active(day), policy, day, chosen)
+    made = compile_patches(said, levers.levers(tree, own), past.active(day), policy, day, chosen)
     if not dry:
-        past.append(compiled.patches)
-    return compiled
+        past.append(made.patches)
+        _keep(made, home, day)
+    return made
+
+
+def compiled(home: Path, day: date) -> CompiledPatches:
+    """What the compiler made of the day's signals, and every lever it left alone; nothing where it was never asked."""
+    path = _compiled_path(home, day)
+    return CompiledPatches.read(path) if path.exists() else CompiledPatches()
+
+
+def _keep(made: CompiledPatches, home: Path, day: date) -> None:
+    """The day's record: the round that patched stays, since asked again every lever answers that it was seen."""
+    if made.patches or not compiled(home, day).patches:
+        made.write(_compiled_path(home, day))
 
 
 def monitor(settings: Settings, home: Path, day: date, origin: Path = Path()) -> tuple[SignalsOfDay, tuple[Alert, ...]]:
@@ -135,6 +149,10 @@ def _own(tree: Mapping[str, Any]) -> dict[str, Any]:
     name = tree["model"]["name"]
     shape = dict(BUILTIN.get(name)()) if name in BUILTIN.names() else {}
     return {**shape, **{key: value for key, value in tree["model"].items() if value is not None and key in shape}}
+
+
+def _compiled_path(home: Path, day: date) -> Path:
+    return home / "feedback" / "compiled" / f"{day.isoformat()}.json"
 
 
 def _signals_path(home: Path, day: date) -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import httpx
@@ -61,6 +62,13 @@ class DayResult:
     patches: list[str] = field(default_factory=list)
     fault: str = ""
     told: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    """The levers that the compiler considered and left alone, each with its word."""
+
+    @property
+    def changed(self) -> list[str]:
+        """The settings that the night patched, by their last name."""
+        return [patch.split(" -> ")[0].rpartition(".")[2] for patch in self.patches]
 
 
 @dataclass(frozen=True)
@@ -200,8 +208,19 @@ def holm(p_values: Sequence[float], alpha: float = 0.05) -> list[bool]:
     return rejected
 
 
+def detectable(check: PromotionCheck, checks: int, alpha: float = 0.05, power: float = 0.8) -> float:
+    """How much worse a promoted model must be for Holm's first, strictest step over `checks` tests to find it with this `power`.
+
+    From the width of the paired 95 % interval, taken for normal.
+    """
+    normal = NormalDist()
+    spread = (check.high - check.low) / (2 * normal.inv_cdf(0.975))
+    return round((normal.inv_cdf(1 - alpha / checks) + normal.inv_cdf(power)) * spread, 4)
+
+
 def verdict(results: Sequence[DayResult], checks: Sequence[PromotionCheck], first: int = 5) -> dict[str, object]:
-    """The demo's claims as numbers: means from day `first` on, promotions, and whether any was worse on the next day."""
+    """The demo's claims as numbers: means from day `first` on, promotions, whether any was worse on the next day, and how much worse
+    it would have had to be to be found in 80 of 100 cases."""
     late = [result for result in results if result.day >= first] or list(results)
 
     def mean(name: str) -> float:
@@ -217,5 +236,6 @@ def verdict(results: Sequence[DayResult], checks: Sequence[PromotionCheck], firs
         "loop_below_tfidf": round(means["tfidf"] - means["loop"], 4),
         "promotions": sum(result.promoted is not None for result in results),
         "worse_next_day": [check.version for check, bad in zip(checks, worse, strict=True) if bad],
+        "found_when_worse_by": [detectable(check, len(checks)) for check in checks],
         "checks": [asdict(check) for check in checks],
     }

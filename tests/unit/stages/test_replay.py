@@ -58,3 +58,15 @@ def test_the_verdict_is_over_the_late_days_and_counts_promotions() -> None:
     said = replay.verdict(days, [PromotionCheck(2, 6, -0.2, -0.3, -0.1, 0.001), PromotionCheck(3, 7, 0.1, 0.0, 0.2, 0.99)])
     assert said["days"] == [5, 7] and said["promotions"] == 2 and said["worse_next_day"] == [2]
     assert said["loop_above_frozen"] == pytest.approx(0.38) and said["loop_below_nightly"] == pytest.approx(0.02)
+
+
+def test_the_verdict_says_what_its_tests_could_have_found() -> None:
+    """Normal theory: half of a 95 % interval is 1.96 spreads, and power 0.8 at one-sided 0.05 needs 1.645 + 0.842 of them."""
+    check = PromotionCheck(version=2, day=6, gain=0.0, low=-0.0196, high=0.0196, p_worse=0.5)
+    assert replay.detectable(check, 1) == pytest.approx(0.0249, abs=1e-4)
+    assert replay.detectable(check, 6) > replay.detectable(check, 1)
+
+
+def test_a_night_names_the_settings_it_changed() -> None:
+    day = DayResult(day=4, rows=1, frozen=0, nightly=0, tfidf=0, loop=0, version=1, patches=["tune.space.train.epochs -> 5"])
+    assert day.changed == ["epochs"]
