@@ -7,12 +7,12 @@ patches.jsonl.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from autoglm_ops.contracts.feedback import Alert, FeedbackSnapshot, PatchSet
+from autoglm_ops.contracts.feedback import Alert, FeedbackSnapshot, PatchSet, Signal
 from autoglm_ops.contracts.production import DriftOfDay, SignalsOfDay
 from autoglm_ops.errors import SettingsError
 from autoglm_ops.feedback import levers, rules
@@ -74,15 +74,22 @@ def patch(settings: Settings, home: Path, day: date, origin: Path = Path(), *, d
     path = _signals_path(home, day)
     said = SignalsOfDay.read(path).signals if path.exists() else signals(settings, home, day, origin).signals
     past = history(home)
-    tree = settings.model_dump(mode="json")
-    own = _own(tree)
-    limits = {name: getattr(settings.feedback, name) for name in ("max_step", "cooldown_days", "expire_days")}
-    policy = FeedbackPolicy(**limits, grains={"model.hidden_size": 4 * int(own["heads"])} if "heads" in own else {})
-    made = compile_patches(said, levers.levers(tree, own), past.active(day), policy, day, chosen)
+    made = decide(settings, said, past.active(day), day, chosen)
     if not dry:
         past.append(made.patches)
         _keep(made, home, day)
     return made
+
+
+def decide(
+    settings: Settings, said: Sequence[Signal], active: PatchSet, day: date, chosen: Sequence[rules.Rule] = rules.RULES
+) -> CompiledPatches:
+    """What the compiler answers to `said` on `day`, with the levers and limits of `settings` and `active` in force. Writes nothing."""
+    tree = settings.model_dump(mode="json")
+    own = _own(tree)
+    limits = {name: getattr(settings.feedback, name) for name in ("max_step", "cooldown_days", "expire_days")}
+    policy = FeedbackPolicy(**limits, grains={"model.hidden_size": 4 * int(own["heads"])} if "heads" in own else {})
+    return compile_patches(said, levers.levers(tree, own), active, policy, day, chosen)
 
 
 def compiled(home: Path, day: date) -> CompiledPatches:
