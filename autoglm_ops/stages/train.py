@@ -7,8 +7,12 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
+
 from autoglm_ops.contracts.arrays import TokenMeta
+from autoglm_ops.contracts.feedback import EmbeddingSample
 from autoglm_ops.contracts.training import ParallelPlan, RecoveryRules, TrainingRecord, TuningReport
+from autoglm_ops.monitoring import embedding
 from autoglm_ops.settings import Settings
 from autoglm_ops.stages import folders
 from autoglm_ops.stages.base import Context, Outcome
@@ -19,7 +23,7 @@ from autoglm_ops.training.settings import overlay
 
 
 def run(context: Context) -> Outcome:
-    """Writes model/ (weights, config, tokenizer, reference.json, manifest.json) and training.json.
+    """Writes model/ (weights, config, tokenizer, reference.json, embeddings.json, manifest.json) and training.json.
 
     Ranks that die or hang are started again (settings `recovery`). Raises UsageError, BadData, Refused (the run diverged, whatever the
     rate) or TryAgain (recovery gave up; scratch keeps the checkpoints).
@@ -69,12 +73,20 @@ def _job(context: Context, settings: Settings, work: Path) -> Job:
     )
 
 
+def _sample(work: Path) -> EmbeddingSample:
+    """What the trained model makes of validation rows, which it did not learn from: what production is compared with."""
+    vectors = np.load(work / "embeddings.npy", allow_pickle=False)
+    rows = np.round(embedding.bounded(vectors).astype(np.float64), 4).tolist()
+    return EmbeddingSample(width=vectors.shape[1], vectors=tuple(tuple(row) for row in rows))
+
+
 def _publish(context: Context, work: Path, record: TrainingRecord, job: Job) -> None:
     staged = context.out / "model.staged"
     shutil.copytree(work / "weights", staged)
     for path in sorted(context.output("tokenize", "tokenizer").iterdir()):
         shutil.copyfile(path, staged / path.name)
     shutil.copyfile(context.output("prepare", "reference.json"), staged / "reference.json")
+    _sample(work).write(staged / "embeddings.json")
     artifact.publish(
         staged,
         context.out / "model",

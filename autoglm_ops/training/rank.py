@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.utils.logging import disable_progress_bar
 
@@ -22,6 +23,7 @@ from autoglm_ops.training.engine import DeepSpeedEngine, deterministic, join, le
 from autoglm_ops.training.engine import warm as import_for
 from autoglm_ops.training.job import AnyJob, Job
 from autoglm_ops.training.models import build, preload
+from autoglm_ops.training.pooled import of_weights
 from autoglm_ops.training.progress import Progress
 from autoglm_ops.training.publication import Site
 from autoglm_ops.training.rows import Rows, fit
@@ -89,6 +91,7 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
     heart.enter("saving")
     if rank == 0:
         _write(job, module, progress, parameters)
+        np.save(Path(job.out) / "embeddings.npy", of_weights(module, progress.best, rows.validation, job.model.pad_id))
         seconds = progress.seconds["steps"] - steps_before
         Measured(
             start_seconds=round(started - born, 3),

@@ -84,7 +84,7 @@ def tokens(world: World, night: int) -> Tokens:
     if not folder.exists():
         making = folder.with_suffix(".making")
         shutil.rmtree(making, ignore_errors=True)
-        made = tokenizer.train((row.text for row in samples["train"]), settings.tokenize.vocabulary)
+        made = tokenizer.train((row.text for row in samples["train"]), settings.tokenize.vocabulary, settings.tokenize.longest)
         tokenizer.save(made, making / "tok", length)
         for part in ("train", "validation"):
             ids = tokenizer.encode(made, [row.text for row in samples[part]], length)
