@@ -88,6 +88,8 @@ doctor: install ## what works on this machine
 nightly: install ## everything, the long ones too
 	@pytest -m "slow or not slow"
 	@python tests/benchmarks/proof_feedback.py
+	@python tests/benchmarks/bench_default.py --seconds 7200
+	@python tests/benchmarks/bench_patches.py --seconds 3600
 	@autoglm demo --days 14
 
 lock: install ## resolve pyproject.toml into requirements.lock (torch and what only its CUDA build needs stay out)

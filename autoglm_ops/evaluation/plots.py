@@ -176,7 +176,7 @@ def replay(
     """
     figure, axes = _figure(9.0, 4.6)
     figure.set_facecolor("white")
-    colours = (CANDIDATE, CHAMPION, "#10b981", FAINT)
+    colours = (CANDIDATE, CHAMPION, "#10b981", "#8b5cf6", FAINT)
     for (name, values), colour in zip(lines.items(), colours, strict=False):
         axes.plot(days, values, color=colour, marker="o", markersize=3, linewidth=2 if colour == CANDIDATE else 1.2, label=name)
     for number, day in enumerate(promoted):

@@ -3,6 +3,10 @@
 Two samples of vectors by their maximum mean discrepancy under a Gaussian kernel (Gretton et al. 2012), in bounded form: at most ROWS rows
 of DIMS numbers a side. What chance alone exceeds is found by dealing the two samples out anew, which is exact for any distribution and
 any sample size: under no shift a false alarm has probability `alpha`, the practical least aside. Pure; numpy alone.
+
+Measured with a classifier of the bundled reviews' days 1 and 2 (books), 256 rows a side: halves of its held-out rows 0.02, day 3 (books)
+0.08, day 4 0.20, day 6 (hotels) 0.25; chance alone reaches 0.12 once in a hundred. Rows it learned from are 0.14 from rows it did not, so
+the sample must be of held-out ones.
 """
 
 from __future__ import annotations

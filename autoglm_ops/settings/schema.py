@@ -233,7 +233,7 @@ class Monitor(Section):
     quality_drop: Share = 0.05
     """Quality signal: the window's metric is this far under the champion's at promotion, beyond its interval."""
     window_days: Count = 1
-    embedding: float = Field(default=0.3, ge=0)
+    embedding: float = Field(default=0.15, ge=0)
     """Least shift of the champion's embeddings of requests that is drift, above what chance explains; 0 leaves it out."""
     ks: Positive = 0.1
     """Least Kolmogorov-Smirnov distance of text lengths that is drift, whatever the number of rows."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ALPHA = 0.001
 """Of the false alarms of KS and of the embedding shift, each."""
+KEPT = 50
+"""Reports of embedding shift that are kept to be asked again."""
 
 
 def drift_of(settings: Settings, home: Path, day: date) -> DriftOfDay:
@@ -144,8 +146,17 @@ def _embedded(settings: Settings, home: Path, folder: Path, model: ModelRef, tex
         if not len(known):
             return ()
         vectors = embedding.bounded(_classifier(folder, model).embed(sample))
-        embedding.shift(known, vectors, least, ALPHA, len(texts)).write(path)
+        found = embedding.shift(known, vectors, least, ALPHA, len(texts))
+        _forget(path.parent)
+        found.write(path)
+        return (found,)
     return (DriftReport.read(path),)
+
+
+def _forget(folder: Path) -> None:
+    """Leave the newest KEPT reports."""
+    for old in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)[: -KEPT + 1]:
+        old.unlink(missing_ok=True)
 
 
 def _classifier(folder: Path, model: ModelRef) -> Classifier:

@@ -70,3 +70,18 @@ def test_the_verdict_says_what_its_tests_could_have_found() -> None:
 def test_a_night_names_the_settings_it_changed() -> None:
     day = DayResult(day=4, rows=1, frozen=0, nightly=0, tfidf=0, loop=0, version=1, patches=["tune.space.train.epochs -> 5"])
     assert day.changed == ["epochs"]
+
+
+def test_two_misses_in_five_windows_ask_for_the_same_job_again(tmp_path: Path) -> None:
+    rule = replay.TwoOfFive(tmp_path / "a", 0.9)
+    told = [rule.judge(high, 0.05) for high in (0.9, 0.8, 0.86, 0.9, 0.9, 0.9, 0.84, 0.84)]
+    assert told == [False] * 7 + [True]
+    rule.renew(tmp_path / "b", 0.8)
+    assert not rule.judge(0.1, 0.05) and rule.judge(0.1, 0.05)
+
+
+def test_the_verdict_compares_with_two_of_five_where_it_was_played() -> None:
+    day = DayResult(day=6, rows=1, frozen=0, nightly=0.8, tfidf=0.8, loop=0.8, version=1, again=0.7)
+    assert replay.verdict([day], [])["loop_above_two_of_five"] == pytest.approx(0.1)
+    day.again = None
+    assert "loop_above_two_of_five" not in replay.verdict([day], [])
