@@ -191,6 +191,9 @@ class Train(Section):
     """Share of tokens blanked in each training batch."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     gradient_clip: Positive = 1.0
+    initial: Literal["random", "odds"] = "random"
+    """How the embeddings of a new model begin; odds: with each token's log odds of the labels on the training rows, so that few steps
+    tell much."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     optimizer: Literal["adamw"] = "adamw"
     evaluations: Count = 3

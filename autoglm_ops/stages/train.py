@@ -16,7 +16,7 @@ from autoglm_ops.monitoring import embedding
 from autoglm_ops.settings import Settings
 from autoglm_ops.stages import folders
 from autoglm_ops.stages.base import Context, Outcome
-from autoglm_ops.training import artifact, nodes, supervisor
+from autoglm_ops.training import artifact, initial, nodes, supervisor
 from autoglm_ops.training.job import Job
 from autoglm_ops.training.recipe import Recipe
 from autoglm_ops.training.settings import overlay
@@ -56,7 +56,8 @@ def run(context: Context) -> Outcome:
 
 def _job(context: Context, settings: Settings, work: Path) -> Job:
     meta = TokenMeta.read(context.output("tokenize", "meta.json"))
-    train = settings.train.model_dump()
+    train, model = settings.train.model_dump(), folders.model(context, settings, meta)
+    initial.check(settings.train.initial, model)
     config = json.loads(context.output("plan", "deepspeed.json").read_text(encoding="utf-8"))
     config["gradient_clipping"] = train["gradient_clip"]
     config["optimizer"]["params"] |= {"lr": train["learning_rate"], "weight_decay": train["weight_decay"]}
@@ -66,7 +67,7 @@ def _job(context: Context, settings: Settings, work: Path) -> Job:
         scratch=str(context.scratch / "checkpoints"),
         plan=ParallelPlan.read(context.output("plan", "plan.json")),
         deepspeed=config,
-        model=folders.model(context, settings, meta),
+        model=model,
         recipe=Recipe.of(train, rows=meta.rows["train"], seed=settings.seed),
         rules=RecoveryRules(**settings.recovery.model_dump()),
         settings={"train": train, "model": settings.model.model_dump(), "seed": settings.seed},

@@ -21,6 +21,7 @@ from autoglm_ops.training.callbacks.checkpoints import Checkpoints
 from autoglm_ops.training.callbacks.progress import Bar
 from autoglm_ops.training.engine import DeepSpeedEngine, deterministic, join, leave
 from autoglm_ops.training.engine import warm as import_for
+from autoglm_ops.training.initial import start
 from autoglm_ops.training.job import AnyJob, Job
 from autoglm_ops.training.models import build, preload
 from autoglm_ops.training.pooled import of_weights
@@ -62,14 +63,15 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
     join(rank, job.plan.ranks, job.plan.device, meeting)
     heart.enter("building")
     started = time.monotonic()
-    module = build(job.model, job.recipe.seed)
+    train = TokenArrays.open(Path(job.tokens), "train")
+    module = start(build(job.model, job.recipe.seed), job.recipe.initial, job.model, train)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     engine = DeepSpeedEngine(activations.apply(module, job.plan), job.recipe, job.deepspeed, pulse=heart.beat)
     progress = resumed_from(job, engine, site_of(job, engine, meeting))
     before, resumed = progress.tokens, progress.step
     built = time.monotonic()
     rows = Rows(
-        TokenArrays.open(Path(job.tokens), "train"),
+        train,
         TokenArrays.open(Path(job.tokens), "validation"),
         job.model.pad_id,
         len(job.model.labels),

@@ -40,6 +40,7 @@ from autoglm_ops.monitoring.drift import drift, profile
 from autoglm_ops.settings import load
 from autoglm_ops.stages import replay
 from autoglm_ops.stages.production import measure_of
+from autoglm_ops.training.initial import start
 from autoglm_ops.training.models import ModelSpec, build
 from autoglm_ops.training.plain import PlainEngine
 from autoglm_ops.training.recipe import Recipe
@@ -81,7 +82,8 @@ def tfidf(world: World, night: int) -> Codes:
 def _train(world: World, night: int) -> Codes:
     settings, found = world.settings, tokens(world, night)
     recipe = Recipe.of(settings.train.model_dump(), rows=len(found.rows.train), seed=settings.seed)
-    module = build(ModelSpec.of(settings.model.model_dump(), found.meta, ROOT), settings.seed)
+    spec = ModelSpec.of(settings.model.model_dump(), found.meta, ROOT)
+    module = start(build(spec, settings.seed), recipe.initial, spec, found.rows.train)
     engine = PlainEngine(module, recipe)
     module.load_state_dict(fit(engine, found.rows, recipe).best)
     return score(engine, found.everything, found.rows.pad_id, found.rows.labels).argmax(1)
