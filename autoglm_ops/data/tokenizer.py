@@ -32,7 +32,7 @@ FILES = (
 )
 
 
-def train(texts: Iterable[str], vocabulary: int, longest: int = 4) -> Tokenizer:
+def train(texts: Iterable[str], vocabulary: int, longest: int = 3) -> Tokenizer:
     """A byte-pair tokenizer of at most `vocabulary` ids: pad, unk, cls, characters that occur twice or more, and merges of up to
     `longest` characters (Sennrich et al. 2016). A Han run is one word: words there are not written apart.
 
@@ -54,7 +54,7 @@ def train(texts: Iterable[str], vocabulary: int, longest: int = 4) -> Tokenizer:
         special_tokens=list(SPECIAL),
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
-        max_token_length=longest,
+        max_token_length=longest + 1,  # the library joins two tokens when the sum is below it
         min_frequency=4,
         show_progress=False,
     )

@@ -92,8 +92,9 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
     saving = time.monotonic()
     heart.enter("saving")
     if rank == 0:
-        _write(job, module, progress, parameters)
+        # First, since save_pretrained takes the weights out of the dict it is given.
         np.save(Path(job.out) / "embeddings.npy", of_weights(module, progress.best, rows.validation, job.model.pad_id))
+        _write(job, module, progress, parameters)
         seconds = progress.seconds["steps"] - steps_before
         Measured(
             start_seconds=round(started - born, 3),
