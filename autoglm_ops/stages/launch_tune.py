@@ -84,7 +84,7 @@ def _trained(job: LmJob, rate: float, steps: int) -> Callable[[int], float]:
     from autoglm_ops.training.lm_job import LOSSES
     from autoglm_ops.training.loop import run
     from autoglm_ops.training.packed import PackedFeed, PackedJudge, PackedRows
-    from autoglm_ops.training.packing import keeps_apart
+    from autoglm_ops.training.packing import packs
     from autoglm_ops.training.plain import PlainEngine
     from autoglm_ops.training.progress import Progress
 
@@ -94,7 +94,7 @@ def _trained(job: LmJob, rate: float, steps: int) -> Callable[[int], float]:
         update={"learning_rate": rate, "steps": steps, "batch_size": rows, "report": marks_of(steps), "warmup_share": 0.25}
     )
     module = job.model.build(recipe.seed)
-    packed = keeps_apart(module, job.model.vocabulary)
+    packed = packs(module, job.model.vocabulary)
     objective = LOSSES.get(job.loss)(recipe.label_smoothing)
     engine = PlainEngine(module, recipe, rows, objective)
     folder, progress = Path(job.rows), Progress()

@@ -41,6 +41,8 @@ class TrainerConfig(BaseModel):
     schedule: Literal["linear", "cosine"] = "cosine"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     gradient_clip: float = Field(default=1.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: products in bfloat16, weights and losses in float32. Twice as fast on GPUs and on CPUs with avx512_bf16 or AMX."""
     accumulation: int = Field(default=1, ge=1)
     """Loader batches per optimizer step."""
     epochs: float = Field(default=1.0, gt=0)

@@ -26,7 +26,7 @@ from autoglm_ops.training.engine import warm as import_for
 from autoglm_ops.training.lm_job import LOSSES, LmJob, resident
 from autoglm_ops.training.loop import run
 from autoglm_ops.training.packed import PackedFeed, PackedJudge, PackedRows
-from autoglm_ops.training.packing import keeps_apart
+from autoglm_ops.training.packing import packs
 from autoglm_ops.training.plain import put_back
 from autoglm_ops.training.progress import Progress
 from autoglm_ops.training.publication import Site
@@ -87,7 +87,7 @@ def work(job: LmJob, rank: int, meeting: Path, born: float) -> None:
     heart.enter("building")
     started = time.monotonic()
     module = job.model.build(job.recipe.seed)
-    packed = keeps_apart(module, job.model.vocabulary)
+    packed = packs(module, job.model.vocabulary)
     objective = LOSSES.get(job.loss)(job.recipe.label_smoothing)
     engine = DeepSpeedEngine(activations.apply(module, job.plan), job.recipe, job.deepspeed, objective, pulse=heart.beat)
     site = site_of(job, engine, meeting)

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from autoglm_ops.errors import BadData
+from autoglm_ops.training import segments
 from autoglm_ops.training.batch import MULTIPLE
 from autoglm_ops.training.instructions import Example
 from autoglm_ops.training.objective import IGNORED
@@ -48,6 +49,12 @@ def pack(lengths: Sequence[int], width: int) -> list[list[int]]:
         bins[number].append(place)
         insort(rooms, (left - lengths[place], number))
     return bins
+
+
+def packs(module: Any, vocabulary: int) -> bool:
+    """Make `module` ready for packed rows, and say whether it `keeps_apart` what they hold."""
+    segments.use(module)
+    return keeps_apart(module, vocabulary)
 
 
 def keeps_apart(module: Any, vocabulary: int) -> bool:
@@ -86,8 +93,8 @@ def _logits(module: Any, ids: torch.Tensor, positions: torch.Tensor, device: tor
 class ExampleLoader:
     """Batches of examples for AutoGLMTrainer: dicts of int64 tensors [batch_size, width].
 
-    Packed: `input_ids`, `labels`, `position_ids`; the rows are `width` wide, filled up with pads in a segment of their own. Padded:
-    `input_ids`, `labels`, `attention_mask`, as wide as the longest row. `packed` says which: with a
+    Packed: `input_ids`, `labels`, `position_ids`; rows of at most `width` tokens, filled up to the fullest with pads in a segment of
+    their own. Padded: `input_ids`, `labels`, `attention_mask`, as wide as the longest row. `packed` says which: with a
     `module` that keeps examples apart, packed; without a module, or with one that does not (it is said in the log), padded. With `shuffle`, which examples share a row is settled once and the order of rows is a function of the seed and the epoch.
     """
 
@@ -104,7 +111,7 @@ class ExampleLoader:
     ) -> None:
         self._examples, self._size, self._width, self._pad = examples, batch_size, width, pad_id
         self._shuffle, self._seed, self._epoch = shuffle, seed, 0
-        self.packed = module is not None and keeps_apart(module, _vocabulary(examples))
+        self.packed = module is not None and packs(module, _vocabulary(examples))
         if module is not None and not self.packed:
             log.warning("%s does not keep packed examples apart: each gets a padded row of its own", type(module).__name__)
         lengths = [len(example) for example in examples]
@@ -127,10 +134,11 @@ class ExampleLoader:
             order = np.random.default_rng((self._seed, self._epoch)).permutation(len(self._rows))
         for at in range(0, len(order), self._size):
             rows = [[self._examples[place] for place in self._rows[row]] for row in order[at : at + self._size]]
-            yield _packed(rows, self._width, self._pad) if self.packed else _padded([row[0] for row in rows], self._pad)
+            yield _packed(rows, self._pad) if self.packed else _padded([row[0] for row in rows], self._pad)
 
 
-def _packed(rows: Sequence[Sequence[Example]], width: int, pad_id: int) -> dict[str, torch.Tensor]:
+def _packed(rows: Sequence[Sequence[Example]], pad_id: int) -> dict[str, torch.Tensor]:
+    width = -(-max(sum(map(len, row)) for row in rows) // MULTIPLE) * MULTIPLE
     ids, labels, positions = _blank(len(rows), width, pad_id)
     for row, examples in enumerate(rows):
         at = 0

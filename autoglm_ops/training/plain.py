@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,13 +19,24 @@ BETAS = (0.9, 0.98)
 
 
 class PlainEngine:
-    """AdamW, gradient clipping, one rank, on the device the module's weights are on. Frozen weights stay as they are."""
+    """AdamW, gradient clipping, one rank, on the device the module's weights are on. Frozen weights stay as they are.
+
+    `precision` "bf16" is mixed (Micikevicius et al. 2018, arXiv:1710.03740): products in bfloat16 by torch's autocast, weights, moments
+    and losses in float32.
+    """
 
     rank = 0
     ranks = 1
     resumable = True
 
-    def __init__(self, module: Any, recipe: Recipe, accumulation: int = 1, objective: Objective | None = None) -> None:
+    def __init__(
+        self,
+        module: Any,
+        recipe: Recipe,
+        accumulation: int = 1,
+        objective: Objective | None = None,
+        precision: Literal["fp32", "bf16"] = "fp32",
+    ) -> None:
         self.accumulation = accumulation
         self.norm = 0.0
         self.before_update: Callable[[], None] = lambda: None
@@ -33,6 +44,7 @@ class PlainEngine:
         self._recipe = recipe
         self._objective = objective or Classification(recipe.label_smoothing)
         self._device = next(module.parameters()).device
+        self._mixed = precision == "bf16"
         self._optimizer = torch.optim.AdamW(optimizer_groups(module, recipe.weight_decay), lr=0.0, betas=BETAS, fused=True)
 
     def step(self, batches: Sequence[Fed], rate: float) -> float:
@@ -73,7 +85,8 @@ class PlainEngine:
         fragments.put_state(self._module, self._optimizer, state, weights)
 
     def _forward(self, batch: Fed) -> torch.Tensor:
-        out: torch.Tensor = self._module(**batch.inputs(self._device)).logits
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixed):
+            out: torch.Tensor = self._module(**batch.inputs(self._device)).logits
         return out
 
 

@@ -131,7 +131,7 @@ class AutoGLMTrainer:
         return LoaderFeed(loader, reader, self.config.accumulation, self.config.seed)
 
     def _engine(self, recipe: Recipe) -> PlainEngine:
-        return PlainEngine(self.module, recipe, self.config.accumulation, self._objective)
+        return PlainEngine(self.module, recipe, self.config.accumulation, self._objective, self.config.precision)
 
     def _judge(self, loader: Loader, reader: Reader) -> Judge:
         if self.config.task == "classification":

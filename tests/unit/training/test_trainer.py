@@ -72,6 +72,14 @@ def test_a_causal_lm_learns_and_two_fits_are_bit_identical() -> None:
     assert first[0].best_value == min(curve)
 
 
+def test_bf16_multiplies_in_bfloat16_and_learns_in_float32() -> None:
+    exact, mixed = fitted(), fitted(precision="bf16")
+    assert all(tensor.dtype == torch.float32 for tensor in mixed[1].values())
+    assert not same(exact[1], mixed[1])
+    assert mixed[0].best_value == pytest.approx(exact[0].best_value, abs=0.05)
+    assert same(mixed[1], fitted(precision="bf16")[1])
+
+
 def test_a_built_in_name_alone_is_a_model() -> None:
     trainer = AutoGLMTrainer({"model": "glm-tiny", "vocabulary": 32, "gradient_clip": 1.0, "max_steps": 2})
     told = trainer.fit(loader(), loader(8))
