@@ -11,7 +11,7 @@ TORCH      := 2.13.0
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check up down demo bench bench-data bench-train bench-goodput bench-checkpoint proof-data chaos-checkpoint chaos-train doctor nightly lock clean proof-feedback bench-tune chaos-cluster race-runs images
+.PHONY: help install run test check up down demo bench bench-data bench-train bench-goodput bench-checkpoint proof-data chaos-checkpoint chaos-train doctor nightly lock clean proof-feedback bench-tune chaos-cluster race-runs images bench-tune-default bench-patches
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -64,6 +64,12 @@ bench-train: install ## our training loop beside transformers' Trainer; REPEATS=
 bench-tune: install ## steps to the target on learning-curve tables, beside random and Optuna; TABLES=DIR MINUTES=60
 	@OMP_NUM_THREADS=1 python tests/benchmarks/bench_tune.py $(if $(TABLES),--tables $(TABLES)) --minutes $(or $(MINUTES),60)
 
+bench-tune-default: install ## seconds to the target on the default dataset, beside a grid and random search; SLICE=420 seconds, adds to earlier slices
+	@python tests/benchmarks/bench_default.py --seconds $(or $(SLICE),420) $(ARGS)
+
+bench-patches: install ## studies and retrainings with the loop's patches and without, 20 seeds; SLICE=420 seconds, adds to earlier slices
+	@python tests/benchmarks/bench_patches.py --seconds $(or $(SLICE),420) $(ARGS)
+
 proof-data: install ## a gigabyte of dirty text: folder, S3 and ten kills make one digest; memory at 10^5 and 10^6 documents
 	@python tests/benchmarks/proof_data.py --mb $(or $(MB),1000) $(ARGS)
 
@@ -99,6 +105,8 @@ nightly: install ## everything, the long ones too
 	@$(MAKE) --no-print-directory chaos-train bench-goodput
 	@python tests/benchmarks/proof_feedback.py
 	@$(MAKE) --no-print-directory race-runs
+	@python tests/benchmarks/bench_default.py --seconds 7200
+	@python tests/benchmarks/bench_patches.py --seconds 3600
 	@autoglm demo --days 14
 
 lock: install ## resolve pyproject.toml into requirements.lock (torch and what only its CUDA build needs stay out)

@@ -31,9 +31,9 @@ from autoglm_ops.contracts.release import GateVerdict, ModelRef
 from autoglm_ops.errors import AutoGLMError, TryAgain, UsageError
 from autoglm_ops.settings import Settings, load
 from autoglm_ops.settings.layers import PREFIX
-from autoglm_ops.stages import loop, replay, runs, serving, snapshot
+from autoglm_ops.stages import loop, production, replay, runs, serving, snapshot
 from autoglm_ops.stages.faults import reported, schedule, slowed
-from autoglm_ops.stages.replay import DayResult, PromotionCheck, Traffic
+from autoglm_ops.stages.replay import DayResult, PromotionCheck, Traffic, TwoOfFive
 
 FIRST_NIGHT = 2
 FAULTS = "6:label-noise,8:hostile-reporter,10:latency"
@@ -55,7 +55,8 @@ def demo(
     """Replay the bundled days: serve the morning's champion, score the day through the server, return its labels, retune at night.
 
     Every night is a DagRun of feedback_retune in Airflow's database; when a signal fires, a study of at most four trials and a
-    daily_retrain follow. On some days something is wrong: labels are noisy, a reporter lies, the server is slow. Beside the loop: a model frozen after day 2, nightly retraining without a gate, and nightly TF-IDF.
+    daily_retrain follow. On some days something is wrong: labels are noisy, a reporter lies, the server is slow. Beside the loop: a model frozen after day 2, nightly retraining without a gate, the same job again when two of five days fell under
+    the promise, and nightly TF-IDF.
     Leaves demo.json and demo.png in .autoglm/demo. Fourteen days take about half an hour on two cores.
     """
     console = Console(stderr=as_json, highlight=False)
@@ -75,7 +76,7 @@ def demo(
     else:
         _say(said, folder, console)
         for result in results:
-            lines = [f"  {line}" for line in result.told]
+            lines = [f"  {line}" for line in (*result.told, *(f"left alone: {line}" for line in result.left))]
             console.print(
                 f"night {result.day}{f', after a fault ({result.fault})' if result.fault else ''}:",
                 *lines or ["  quiet"],
@@ -103,6 +104,7 @@ class _Play:
             self._drive("daily_retrain", day, {"tune": False})
             frozen = self._champion()
             baseline = replay.nightly(day, checkout(), self.home)
+            self.rule = TwoOfFive(baseline.model, replay.promise(baseline))
             before: ModelRef | None = None
             with _server(self.home, self.log) as (url, key, self.server):
                 client = replay.Client(url, key)
@@ -112,6 +114,8 @@ class _Play:
                     before = None
                     if number < len(self.traffic):
                         before, baseline = self._night(number, batch.day, champion)
+                        if self.rule.judge(self.high, self.settings.monitor.quality_drop):
+                            self.rule.renew(baseline.model, replay.promise(baseline))
                 client.close()
             self._now("")
         return self.results, self.checks
@@ -133,12 +137,16 @@ class _Play:
         with slowed(self.server, really=fault == "latency"):
             served, ids, version = client.classify(batch)
         old_hand = replay.registered_answers(self.settings, self.home, frozen, batch.texts)
+        nightly = replay.answers(baseline.model, batch.texts)
+        again = nightly if self.rule.model == baseline.model else replay.answers(self.rule.model, batch.texts)
+        self.high = production.measure_of(self.settings)(batch.labels, again).high
         self.results.append(
             DayResult(
                 day=number,
                 rows=len(batch.texts),
                 frozen=replay.macro_f1(batch.labels, old_hand),
-                nightly=replay.macro_f1(batch.labels, replay.answers(baseline.model, batch.texts)),
+                nightly=replay.macro_f1(batch.labels, nightly),
+                again=replay.macro_f1(batch.labels, again),
                 tfidf=replay.macro_f1(batch.labels, baseline.tfidf(batch.texts)),
                 loop=replay.macro_f1(batch.labels, served),
                 version=version,
@@ -169,6 +177,7 @@ class _Play:
         mine = [item for item in active if item.created == day.isoformat()]
         result.patches = [f"{item.key} -> {item.new}" for item in mine]
         result.told = self._told(day, said, [f"{item.key}: {item.old} -> {item.new}, {item.reason}" for item in mine])
+        result.left = [f"{item.key}: {item.word}, {item.reason}" for item in loop.compiled(self.home, day).refused]
         result.verdict = self._verdict(day) if said.fired else "no signal"
         now = self._champion()
         if now.version == champion.version:
@@ -272,6 +281,7 @@ def _table(results: list[DayResult], doing: str) -> Table:
         "day",
         "frozen",
         "nightly",
+        "2 of 5",
         "tf-idf",
         "loop",
         "version",
@@ -279,16 +289,17 @@ def _table(results: list[DayResult], doing: str) -> Table:
         "signals",
         "verdict",
         "promoted",
+        "changed",
         "fault",
         box=None,
         caption=doing,
     )
     for item in results:
-        scores = [f"{value:.3f}" for value in (item.frozen, item.nightly, item.tfidf)]
+        scores = [f"{value:.3f}" for value in (item.frozen, item.nightly, item.again or 0.0, item.tfidf)]
         promoted = f"v{item.promoted}" if item.promoted else ""
         drift = f"{item.drift:.2f}" if item.drift is not None else ""
         cells = [str(item.day), *scores, f"[bold]{item.loop:.3f}[/]", f"v{item.version}", drift, " ".join(item.fired)]
-        table.add_row(*cells, item.verdict, promoted, item.fault)
+        table.add_row(*cells, item.verdict, promoted, " ".join(item.changed), item.fault)
     return table
 
 
@@ -299,11 +310,14 @@ def _plot(results: list[DayResult], path: Path) -> None:
         "loop": "loop's champion",
         "nightly": "nightly, no gate",
         "tfidf": "nightly TF-IDF",
+        "again": "two of five, no gate",
         "frozen": "frozen after day 2",
     }
     lines = {label: [getattr(item, name) for item in results] for name, label in names.items()}
     promoted = [item.day for item in results if item.promoted]
-    path.write_bytes(plots.replay([item.day for item in results], lines, promoted))
+    faults = {item.day: item.fault for item in results if item.fault}
+    changed = {item.day: item.changed for item in results if item.patches}
+    path.write_bytes(plots.replay([item.day for item in results], lines, promoted, faults, changed))
 
 
 def _say(said: dict[str, Any], folder: Path, console: Console) -> None:
@@ -313,10 +327,14 @@ def _say(said: dict[str, Any], folder: Path, console: Console) -> None:
     )
     console.print(
         f"the loop is {said['loop_above_frozen']:+.3f} against frozen, {-said['loop_below_nightly']:+.3f} against nightly and "
-        f"{-said['loop_below_tfidf']:+.3f} against nightly TF-IDF"
+        f"{-said['loop_below_tfidf']:+.3f} against nightly TF-IDF and {said['loop_above_two_of_five']:+.3f} against two of five"
     )
     worse = said["worse_next_day"]
-    console.print(f"{said['promotions']} promotions; worse on the next day: {', '.join(f'v{v}' for v in worse) or 'none'}")
+    found = max(said["found_when_worse_by"], default=0)
+    console.print(
+        f"{said['promotions']} promotions; worse on the next day: {', '.join(f'v{v}' for v in worse) or 'none'} (paired, Holm, alpha 0.05; "
+        f"each is found with power 0.8 when {found:.3f} worse)"
+    )
     console.print(f"{said['seconds']} s; plot: {folder / 'demo.png'}", soft_wrap=True)
 
 

@@ -19,11 +19,21 @@ class Profile(Record):
     labels: dict[str, float]
 
 
+class EmbeddingSample(Record):
+    """`embeddings.json` in a model folder: what the model makes of held-out texts, in bounded form (see monitoring.embedding).
+
+    vectors: [rows, numbers]. width: how long they were before they were bounded.
+    """
+
+    width: int
+    vectors: tuple[tuple[float, ...], ...]
+
+
 class DriftReport(Record):
     """Distribution of one feature now against the training reference."""
 
     feature: str
-    kind: Literal["psi", "kl", "ks"]
+    kind: Literal["psi", "kl", "ks", "mmd"]
     value: float
     threshold: float
     rows: int

@@ -32,9 +32,9 @@ FILES = (
 )
 
 
-def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+def train(texts: Iterable[str], vocabulary: int, longest: int = 3) -> Tokenizer:
     """A byte-pair tokenizer of at most `vocabulary` ids: pad, unk, cls, characters that occur twice or more, and merges of up to
-    four characters (Sennrich et al. 2016). A Han run is one word: words there are not written apart.
+    `longest` characters (Sennrich et al. 2016). A Han run is one word: words there are not written apart.
 
     The same texts give the same bytes: the alphabet is sorted, and it alone may hold single characters. cls stands last: a causal
     model's last token has seen all others.
@@ -54,7 +54,7 @@ def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:
         special_tokens=list(SPECIAL),
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
-        max_token_length=4,
+        max_token_length=longest + 1,  # the library joins two tokens when the sum is below it
         min_frequency=4,
         show_progress=False,
     )

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from autoglm_ops.contracts.release import SliceResult
 from autoglm_ops.contracts.training import TrainingRecord, TuningReport
 
-CANDIDATE, CHAMPION, FAINT, INK = "#3b82f6", "#f59e0b", "#94a3b8", "#7c8798"
+CANDIDATE, CHAMPION, FAINT, INK, FAULT = "#3b82f6", "#f59e0b", "#94a3b8", "#7c8798", "#dc2626"
 BINS = 10
 
 
@@ -162,18 +163,32 @@ def _png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def replay(days: Sequence[int], lines: Mapping[str, Sequence[float]], promoted: Sequence[int]) -> bytes:
-    """Macro-F1 by day, a line per model, with the nights of promotions marked. On white: it stands alone."""
-    figure, axes = _figure(9.0, 3.8)
+def replay(
+    days: Sequence[int],
+    lines: Mapping[str, Sequence[float]],
+    promoted: Sequence[int],
+    faults: Mapping[int, str] = MappingProxyType({}),
+    changed: Mapping[int, Sequence[str]] = MappingProxyType({}),
+) -> bytes:
+    """Macro-F1 by day, a line per model, with the nights of promotions marked. On white: it stands alone.
+
+    faults: what went wrong on a day; its band is shaded. changed: the settings that were patched in a day's night, written there.
+    """
+    figure, axes = _figure(9.0, 4.6)
     figure.set_facecolor("white")
-    colours = (CANDIDATE, CHAMPION, "#10b981", FAINT)
+    colours = (CANDIDATE, CHAMPION, "#10b981", "#8b5cf6", FAINT)
     for (name, values), colour in zip(lines.items(), colours, strict=False):
         axes.plot(days, values, color=colour, marker="o", markersize=3, linewidth=2 if colour == CANDIDATE else 1.2, label=name)
     for number, day in enumerate(promoted):
         axes.axvline(day + 0.5, color=CANDIDATE, alpha=0.25, linewidth=1, label="promotion" if number == 0 else None)
-    axes.set_xlabel("day")
+    for day, kind in faults.items():
+        axes.axvspan(day - 0.4, day + 0.4, color=FAULT, alpha=0.12, linewidth=0)
+        axes.text(day, 0.985, kind, rotation=90, fontsize=6, ha="center", va="top", color=FAULT)
+    for day, keys in changed.items():
+        axes.text(day + 0.5, 0.21, "\n".join(keys), rotation=90, fontsize=5, ha="center", va="bottom", color=FAINT)
+    axes.set_xlabel("day; between days: what the night changed")
     axes.set_ylabel("macro-F1 on the day's requests")
     axes.set_xticks(list(days))
-    axes.set_ylim(0.3, 1.0)
+    axes.set_ylim(0.2, 1.0)
     _legend(axes)
     return _png(figure)

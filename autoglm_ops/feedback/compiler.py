@@ -17,7 +17,7 @@ from autoglm_ops.feedback.rules import RULES, Rule
 
 BOUNDS: dict[str, Limits] = {
     "train.learning_rate": (1e-6, 0.1),
-    "train.weight_decay": (1e-6, 1.0),
+    "train.weight_decay": (1e-6, 10.0),  # of a small model: the space begins at 0.5
     "train.epochs": (0.1, 30.0),
     "model.dropout": (0.0, 0.6),
     "model.hidden_size": (16, 1024),

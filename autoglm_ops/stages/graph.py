@@ -39,7 +39,14 @@ SPECS: dict[str, Spec] = {
             inputs="patches folders history",
             params="tune train model seed",
         ),
-        _stage("train", "training", after="prepare tokenize plan tune", inputs="folders", params="train model tokenize seed"),
+        _stage(
+            "train",
+            "training",
+            "monitoring/embedding.py",
+            after="prepare tokenize plan tune",
+            inputs="folders",
+            params="train model tokenize seed",
+        ),
         _stage(
             "evaluate",
             "evaluation",

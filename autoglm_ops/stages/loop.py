@@ -1,17 +1,18 @@
 """The loop's own steps, outside any run workspace: collect → signals → patch. Each is idempotent for its day.
 
-What they say is kept under $AUTOGLM_HOME/feedback: current.json (labels), signals/<day>.json, patches.jsonl.
+What they say is kept under $AUTOGLM_HOME/feedback: current.json (labels), drift/<day>.json, signals/<day>.json, compiled/<day>.json,
+patches.jsonl.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from autoglm_ops.contracts.feedback import Alert, FeedbackSnapshot, PatchSet
+from autoglm_ops.contracts.feedback import Alert, FeedbackSnapshot, PatchSet, Signal
 from autoglm_ops.contracts.production import DriftOfDay, SignalsOfDay
 from autoglm_ops.contracts.release import EvaluationReport
 from autoglm_ops.errors import SettingsError
@@ -70,19 +71,39 @@ def patch(settings: Settings, home: Path, day: date, origin: Path = Path(), *, d
 
     Raises SettingsError when the file of feedback.rules, relative to `origin`, holds no rules.
     """
+    chosen = rules.RULES if settings.feedback.rules is None else _rules(settings.feedback.rules, origin)
     path = _signals_path(home, day)
     said = SignalsOfDay.read(path).signals if path.exists() else signals(settings, home, day, origin).signals
     past = history(home)
+    made = decide(settings, said, past.active(day), day, chosen)
+    if not dry:
+        past.append(made.patches)
+        _keep(made, home, day)
+    return made
+
+
+def decide(
+    settings: Settings, said: Sequence[Signal], active: PatchSet, day: date, chosen: Sequence[rules.Rule] = rules.RULES
+) -> CompiledPatches:
+    """What the compiler answers to `said` on `day`, with the levers and limits of `settings` and `active` in force. Writes nothing."""
     tree = settings.model_dump(mode="json")
     own = _own(tree)
-    space, active = levers.levers(tree, own), past.active(day)
-    chosen = rules.RULES if settings.feedback.rules is None else _rules(settings.feedback.rules, origin)
+    space = levers.levers(tree, own)
     heads = declines.heads_rule(own["hidden_size"], own["heads"]) if settings.feedback.declines and own else None
     policy = _policy(settings, own, levers.apply(space, active, day).levers, heads)
-    compiled = compile_patches(said, space, active, policy, day, (*chosen, *([heads] if heads else [])))
-    if not dry:
-        past.append(compiled.patches)
-    return compiled
+    return compile_patches(said, space, active, policy, day, (*chosen, *([heads] if heads else [])))
+
+
+def compiled(home: Path, day: date) -> CompiledPatches:
+    """What the compiler made of the day's signals, and every lever it left alone; nothing where it was never asked."""
+    path = _compiled_path(home, day)
+    return CompiledPatches.read(path) if path.exists() else CompiledPatches()
+
+
+def _keep(made: CompiledPatches, home: Path, day: date) -> None:
+    """The day's record: the round that patched stays, since asked again every lever answers that it was seen."""
+    if made.patches or not compiled(home, day).patches:
+        made.write(_compiled_path(home, day))
 
 
 def monitor(settings: Settings, home: Path, day: date, origin: Path = Path()) -> tuple[SignalsOfDay, tuple[Alert, ...]]:
@@ -180,6 +201,10 @@ def _own(tree: Mapping[str, Any]) -> dict[str, Any]:
     name = tree["model"]["name"]
     shape = dict(BUILTIN.get(name)()) if name in BUILTIN.names() else {}
     return {**shape, **{key: value for key, value in tree["model"].items() if value is not None and key in shape}}
+
+
+def _compiled_path(home: Path, day: date) -> Path:
+    return home / "feedback" / "compiled" / f"{day.isoformat()}.json"
 
 
 def _signals_path(home: Path, day: date) -> Path:

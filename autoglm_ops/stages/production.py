@@ -5,19 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from autoglm_ops.contracts.feedback import DriftReport, Profile, Signal
+import numpy as np
+
+from autoglm_ops.contracts.feedback import DriftReport, EmbeddingSample, Profile, Signal
 from autoglm_ops.contracts.production import DriftOfDay, SignalsOfDay
-from autoglm_ops.contracts.release import Champion, Interval
+from autoglm_ops.contracts.record import digest_of
+from autoglm_ops.contracts.release import Champion, Interval, ModelRef
 from autoglm_ops.contracts.serving import LabelledRow, Served
 from autoglm_ops.errors import BadData
 from autoglm_ops.feedback import operations
 from autoglm_ops.feedback.signals import Measure, SignalPolicy, derive, variance_signal
+from autoglm_ops.monitoring import embedding
 from autoglm_ops.monitoring.drift import binned_ks, drift, profile
 from autoglm_ops.settings import Settings
 from autoglm_ops.stages import releasing, serving, snapshot
 
-KS_ALPHA = 0.001
+if TYPE_CHECKING:
+    from autoglm_ops.training.inference import Classifier
+
+ALPHA = 0.001
+"""Of the false alarms of KS and of the embedding shift, each."""
+KEPT = 50
+"""Reports of embedding shift that are kept to be asked again."""
 
 
 def drift_of(settings: Settings, home: Path, day: date) -> DriftOfDay:
@@ -29,7 +40,13 @@ def drift_of(settings: Settings, home: Path, day: date) -> DriftOfDay:
     requests = serving.requests(settings, home)
     asked = requests.predictions(since, until)
     rows = _believed(settings, home, since, until)
-    reports = _compare(settings, _reference(settings, home, champion), [one.text for one in asked], rows)
+    texts = [one.text for one in asked]
+    fetched = releasing.fetch(settings, home, champion.model)
+    try:
+        reports = _compare(settings, Profile.read(fetched / "reference.json"), texts, rows)
+        reports += _embedded(settings, home, fetched, champion.model, texts) if reports else ()
+    finally:
+        releasing.discard(fetched)
     few = "" if reports else f"{len(asked)} requests, {settings.monitor.min_rows} are needed"
     return DriftOfDay(day=until, champion=champion, asked=len(asked), labelled=len(rows), drift=reports, reason=few)
 
@@ -111,13 +128,38 @@ def _compare(
         return ()
     named = profile([row.text for row in rows], [row.label for row in rows]) if rows else current
     labels = [one for one in drift(reference, named, limits.psi, limits.kl, limits.min_rows) if one.feature == "labels"]
-    return (*reports, binned_ks(reference, current, limits.ks, KS_ALPHA), *labels)
+    return (*reports, binned_ks(reference, current, limits.ks, ALPHA), *labels)
 
 
-def _reference(settings: Settings, home: Path, champion: Champion) -> Profile:
-    assert champion.model is not None
-    fetched = releasing.fetch(settings, home, champion.model)
-    try:
-        return Profile.read(fetched / "reference.json")
-    finally:
-        releasing.discard(fetched)
+def _embedded(settings: Settings, home: Path, folder: Path, model: ModelRef, texts: Sequence[str]) -> tuple[DriftReport, ...]:
+    """The embedding shift of a bounded sample of `texts`, in the order of requests; nothing where the model brought no sample, or
+    monitor.embedding is 0. Kept by what it is a function of: the night's next step asks the same again."""
+    least = settings.monitor.embedding
+    if not least or not (folder / "embeddings.json").exists():
+        return ()
+    places = np.linspace(0, len(texts) - 1, min(len(texts), embedding.ROWS)).round().astype(np.int64)
+    sample = [texts[place] for place in places]
+    key = digest_of({"model": model.digest, "texts": sample, "asked": len(texts), "least": least})
+    path = home / "scratch" / "embeddings" / f"{key[:32]}.json"
+    if not path.exists():
+        known = np.asarray(EmbeddingSample.read(folder / "embeddings.json").vectors, np.float32)
+        if not len(known):
+            return ()
+        vectors = embedding.bounded(_classifier(folder, model).embed(sample))
+        found = embedding.shift(known, vectors, least, ALPHA, len(texts))
+        _forget(path.parent)
+        found.write(path)
+        return (found,)
+    return (DriftReport.read(path),)
+
+
+def _forget(folder: Path) -> None:
+    """Leave the newest KEPT reports."""
+    for old in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)[: -KEPT + 1]:
+        old.unlink(missing_ok=True)
+
+
+def _classifier(folder: Path, model: ModelRef) -> Classifier:
+    from autoglm_ops.training.inference import Classifier
+
+    return Classifier.load(folder, model.digest)

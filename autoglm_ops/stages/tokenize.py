@@ -24,7 +24,7 @@ def run(context: Context) -> Outcome:
     samples = {name: read_samples(context.output("prepare", f"{name}.parquet")) for name in SPLITS}
     given = folders.tokenizer(context)
     if given is None:
-        trained = tokenizers.train((row.text for row in samples["train"]), settings.vocabulary)
+        trained = tokenizers.train((row.text for row in samples["train"]), settings.vocabulary, settings.longest)
         tokenizers.save(trained, folder, settings.max_length)
     else:
         tokenizers.copy(given, folder)

@@ -7,19 +7,23 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
+
 from autoglm_ops.contracts.arrays import TokenMeta
+from autoglm_ops.contracts.feedback import EmbeddingSample
 from autoglm_ops.contracts.training import ParallelPlan, RecoveryRules, TrainingRecord, TuningReport
+from autoglm_ops.monitoring import embedding
 from autoglm_ops.settings import Settings
 from autoglm_ops.stages import folders
 from autoglm_ops.stages.base import Context, Outcome
-from autoglm_ops.training import artifact, nodes, supervisor
+from autoglm_ops.training import artifact, initial, nodes, supervisor
 from autoglm_ops.training.job import Job
 from autoglm_ops.training.recipe import Recipe
 from autoglm_ops.training.settings import overlay
 
 
 def run(context: Context) -> Outcome:
-    """Writes model/ (weights, config, tokenizer, reference.json, manifest.json) and training.json.
+    """Writes model/ (weights, config, tokenizer, reference.json, embeddings.json, manifest.json) and training.json.
 
     Ranks that die or hang are started again (settings `recovery`). Raises UsageError, BadData, Refused (the run diverged, whatever the
     rate) or TryAgain (recovery gave up; scratch keeps the checkpoints).
@@ -52,7 +56,8 @@ def run(context: Context) -> Outcome:
 
 def _job(context: Context, settings: Settings, work: Path) -> Job:
     meta = TokenMeta.read(context.output("tokenize", "meta.json"))
-    train = settings.train.model_dump()
+    train, model = settings.train.model_dump(), folders.model(context, settings, meta)
+    initial.check(settings.train.initial, model)
     config = json.loads(context.output("plan", "deepspeed.json").read_text(encoding="utf-8"))
     config["gradient_clipping"] = train["gradient_clip"]
     config["optimizer"]["params"] |= {"lr": train["learning_rate"], "weight_decay": train["weight_decay"]}
@@ -62,11 +67,18 @@ def _job(context: Context, settings: Settings, work: Path) -> Job:
         scratch=str(context.scratch / "checkpoints"),
         plan=ParallelPlan.read(context.output("plan", "plan.json")),
         deepspeed=config,
-        model=folders.model(context, settings, meta),
+        model=model,
         recipe=Recipe.of(train, rows=meta.rows["train"], seed=settings.seed),
         rules=RecoveryRules(**settings.recovery.model_dump()),
         settings={"train": train, "model": settings.model.model_dump(), "seed": settings.seed},
     )
+
+
+def _sample(work: Path) -> EmbeddingSample:
+    """What the trained model makes of validation rows, which it did not learn from: what production is compared with."""
+    vectors = np.load(work / "embeddings.npy", allow_pickle=False)
+    rows = np.round(embedding.bounded(vectors).astype(np.float64), 4).tolist()
+    return EmbeddingSample(width=vectors.shape[1], vectors=tuple(tuple(row) for row in rows))
 
 
 def _publish(context: Context, work: Path, record: TrainingRecord, job: Job) -> None:
@@ -75,6 +87,7 @@ def _publish(context: Context, work: Path, record: TrainingRecord, job: Job) -> 
     for path in sorted(context.output("tokenize", "tokenizer").iterdir()):
         shutil.copyfile(path, staged / path.name)
     shutil.copyfile(context.output("prepare", "reference.json"), staged / "reference.json")
+    _sample(work).write(staged / "embeddings.json")
     artifact.publish(
         staged,
         context.out / "model",

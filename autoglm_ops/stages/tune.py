@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from autoglm_ops.contracts.arrays import TokenArrays, TokenMeta
 from autoglm_ops.contracts.feedback import PatchSet
 from autoglm_ops.contracts.training import ParallelPlan, PastStudy, StudyHistory, TuningReport
+from autoglm_ops.errors import UsageError
 from autoglm_ops.feedback.levers import SPACE, apply
 from autoglm_ops.settings import Settings, resolve
 from autoglm_ops.stages import folders, studies
@@ -144,6 +145,7 @@ def dry_run(settings: Settings, patches: PatchSet, plan: ParallelPlan | None) ->
 
 def _trials(context: Context, meta: TokenMeta, rungs: tuple[int, ...]) -> Trainer:
     """Trains with choices laid over the settings."""
+    from autoglm_ops.training.initial import start
     from autoglm_ops.training.rows import Rows
     from autoglm_ops.training.trials import Trials, folds_of
 
@@ -153,7 +155,12 @@ def _trials(context: Context, meta: TokenMeta, rungs: tuple[int, ...]) -> Traine
     def prepare(choices: Mapping[str, Any], count: int) -> tuple[Any, Recipe]:
         changed = resolve(overlay(settings.model_dump(mode="json"), choices))
         recipe = Recipe.of(changed.train.model_dump(), rows=count, seed=settings.seed, steps=settings.tune.steps)
-        module = build(ModelSpec.of(changed.model.model_dump(), meta, context.origin), settings.seed)
+        spec = ModelSpec.of(changed.model.model_dump(), meta, context.origin)
+        if recipe.initial == "odds" and settings.tune.folds > 1:
+            raise UsageError(
+                "train.initial = odds counts rows that tune.folds holds out; set tune.folds to 1, or train.initial to random"
+            )
+        module = start(build(spec, settings.seed), recipe.initial, spec, rows.train)
         return module, recipe.model_copy(update={"report": rungs})
 
     return Trials(context.scratch / "trials", folds_of(rows, settings.tune.folds), prepare)

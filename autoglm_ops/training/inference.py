@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from autoglm_ops.errors import Tampered
 from autoglm_ops.training import artifact
 from autoglm_ops.training.batch import collate
+from autoglm_ops.training.pooled import pooled
 
 
 class Classifier:
@@ -41,13 +42,20 @@ class Classifier:
 
     def predict(self, texts: Sequence[str], batch_size: int = 256) -> NDArray[np.float64]:
         """Probabilities, float64 [len(texts), len(labels)], rows in the order given. Texts of like length share a batch."""
-        rows = [np.asarray(item.ids, np.int32) for item in self._tokenizer.encode_batch_fast(list(texts))]
+        rows = [self._ids(item) for item in self._tokenizer.encode_batch_fast(list(texts))]
         order = np.argsort([len(row) for row in rows], kind="stable")
         out = np.zeros((len(rows), len(self.labels)))
         for start in range(0, len(rows), batch_size):
             part = order[start : start + batch_size]
             out[part] = self._probabilities([rows[place] for place in part])
         return out
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """What the model makes of each text, float32 [len(texts), hidden size]; see `pooled`."""
+        return pooled(self._module, [self._ids(item) for item in self._tokenizer.encode_batch_fast(list(texts))], self._pad_id)
+
+    def _ids(self, encoded: Any) -> NDArray[np.int32]:
+        return np.asarray(encoded.ids, np.int32)
 
     def _probabilities(self, rows: list[NDArray[np.int32]]) -> NDArray[np.float64]:
         batch = collate(rows, np.zeros(len(rows), np.int64), self._pad_id)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers.utils.logging import disable_progress_bar
 
@@ -21,8 +22,10 @@ from autoglm_ops.training.callbacks.pace import Pace
 from autoglm_ops.training.callbacks.progress import Bar
 from autoglm_ops.training.engine import DeepSpeedEngine, deterministic, join, leave
 from autoglm_ops.training.engine import warm as import_for
+from autoglm_ops.training.initial import start
 from autoglm_ops.training.job import AnyJob, Job
 from autoglm_ops.training.models import build, preload
+from autoglm_ops.training.pooled import of_weights
 from autoglm_ops.training.progress import Progress
 from autoglm_ops.training.publication import Site
 from autoglm_ops.training.rows import Rows, fit
@@ -72,14 +75,15 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
     """Train as rank `rank`. `born` is the monotonic time the group's process began."""
     heart = joined(job, rank, meeting)
     started = time.monotonic()
-    module = build(job.model, job.recipe.seed)
+    train = TokenArrays.open(Path(job.tokens), "train")
+    module = start(build(job.model, job.recipe.seed), job.recipe.initial, job.model, train)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     engine = DeepSpeedEngine(activations.apply(module, job.plan), job.recipe, job.deepspeed, pulse=heart.beat)
     progress = resumed_from(job, engine, site_of(job, engine, meeting))
     before, resumed = progress.tokens, progress.step
     built = time.monotonic()
     rows = Rows(
-        TokenArrays.open(Path(job.tokens), "train"),
+        train,
         TokenArrays.open(Path(job.tokens), "validation"),
         job.model.pad_id,
         len(job.model.labels),
@@ -99,6 +103,8 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
     saving = time.monotonic()
     heart.enter("saving")
     if rank == 0:
+        # First, since save_pretrained takes the weights out of the dict it is given.
+        np.save(Path(job.out) / "embeddings.npy", of_weights(module, progress.best, rows.validation, job.model.pad_id))
         _write(job, module, progress, parameters)
         seconds = progress.seconds["steps"] - steps_before
         Measured(

@@ -27,6 +27,7 @@ class Recipe(Record):
     label_smoothing: float
     token_dropout: float
     gradient_clip: float
+    initial: Literal["random", "odds"] = "random"
     steps: int
     report: tuple[int, ...]
     seed: int

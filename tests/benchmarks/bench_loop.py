@@ -14,82 +14,41 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
 
 import numpy as np
 import torch
+from loop_world import BENCH, ROOT, World, code, tokens
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from autoglm_ops.contracts.arrays import TokenArrays, TokenMeta, write_arrays
 from autoglm_ops.contracts.production import SignalsOfDay
 from autoglm_ops.contracts.record import digest_of
 from autoglm_ops.contracts.release import Champion, ModelRef, Verdict
 from autoglm_ops.contracts.serving import LabelledRow
-from autoglm_ops.data import tokenizer
-from autoglm_ops.data.dedup import dedup
-from autoglm_ops.data.rows import Row
-from autoglm_ops.data.split import Shares, Splits, split
-from autoglm_ops.data.weights import weigh
 from autoglm_ops.evaluation import baseline
 from autoglm_ops.evaluation.assess import Answers, Method, Sizes, assess
 from autoglm_ops.evaluation.gate import GatePolicy, decide, drift_against
 from autoglm_ops.feedback.signals import SignalPolicy, derive
 from autoglm_ops.monitoring.drift import drift, profile
-from autoglm_ops.settings import Settings, load
+from autoglm_ops.settings import load
 from autoglm_ops.stages import replay
 from autoglm_ops.stages.production import measure_of
+from autoglm_ops.training.initial import start
 from autoglm_ops.training.models import ModelSpec, build
 from autoglm_ops.training.plain import PlainEngine
 from autoglm_ops.training.recipe import Recipe
-from autoglm_ops.training.rows import Rows, fit, score
+from autoglm_ops.training.rows import fit, score
 
-ROOT = Path(__file__).parents[2]
-STORE = ROOT / ".autoglm" / "bench" / "loop"
+STORE = BENCH / "loop"
 FIRST = 2
 Codes = NDArray[np.int64]
-
-
-class World:
-    """The bundled days: texts [n] in order, labels, and each text's place. model: what a night trains, glm or tfidf."""
-
-    def __init__(self, settings: Settings, model: str) -> None:
-        self.settings = settings
-        self.model = model
-        self._splits: dict[int, Splits] = {}
-        self.days = list(replay.traffic(settings))
-        self.texts = [text for day in self.days for text in day.texts]
-        self.labels = [label for day in self.days for label in day.labels]
-        self.names = [day.day.isoformat() for day in self.days for _ in day.texts]
-        self.place = {text: number for number, text in enumerate(self.texts)}
-        self.classes = sorted(set(self.labels))
-
-    def splits(self, night: int) -> Splits:
-        """What `prepare` makes of everything up to `night` (1-based)."""
-        if night not in self._splits:
-            self._splits[night] = self._split(night)
-        return self._splits[night]
-
-    def _split(self, night: int) -> Splits:
-        last = self.days[night - 1].day.isoformat()
-        rows = [
-            Row(f"{number:06d}", text, label, day, "bundled", number)
-            for number, (text, label, day) in enumerate(zip(self.texts, self.labels, self.names, strict=True))
-            if day <= last
-        ]
-        made = self.settings.prepare
-        found = split(dedup(rows)[0], Shares(made.holdout, made.validation, made.gate_days, self.settings.data.window_days))
-        return replace(found, samples=weigh(found.samples, {}, made.half_life_days, last)[0])
-
-    def of_day(self, day: int) -> list[int]:
-        return [self.place[text] for text in self.days[day - 1].texts]
 
 
 def glm(world: World, night: int) -> Codes:
@@ -97,9 +56,10 @@ def glm(world: World, night: int) -> Codes:
     settings = world.settings
     key = {"night": night, "train": settings.train.model_dump(), "model": settings.model.model_dump(), "seed": settings.seed}
     key |= {"prepare": settings.prepare.model_dump(), "window": settings.data.window_days}
+    key |= {"tokenize": settings.tokenize.model_dump(), "code": code("data/tokenizer.py", "training")}
     path = STORE / f"glm-{night:02d}-{digest_of(key)[:16]}.npy"
     if not path.exists():
-        _save(path, _train(world, world.splits(night)))
+        _save(path, _train(world, night))
     return np.asarray(np.load(path))
 
 
@@ -119,32 +79,14 @@ def tfidf(world: World, night: int) -> Codes:
     return np.asarray(np.load(path))
 
 
-def _train(world: World, splits: Splits) -> Codes:
-    settings, samples = world.settings, splits.samples
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        tokenizer.save(
-            tokenizer.train((row.text for row in samples["train"]), settings.tokenize.vocabulary), folder / "tok", 128
-        )
-        made, pad = tokenizer.load(folder / "tok")
-        for part in ("train", "validation"):
-            ids = tokenizer.encode(made, [row.text for row in samples[part]], settings.tokenize.max_length)
-            labels, weights = [world.classes.index(row.label) for row in samples[part]], [row.weight for row in samples[part]]
-            write_arrays(folder, part, ids, labels, weights)
-        write_arrays(folder, "all", tokenizer.encode(made, world.texts, settings.tokenize.max_length), [0] * len(world.texts))
-        train, validation, everything = (TokenArrays.open(folder, part) for part in ("train", "validation", "all"))
-        meta = TokenMeta(
-            vocabulary=made.get_vocab_size(),
-            pad_id=pad,
-            max_length=128,
-            labels=tuple(world.classes),
-            rows={"train": len(train)},
-        )
-        recipe = Recipe.of(settings.train.model_dump(), rows=len(train), seed=settings.seed)
-        module = build(ModelSpec.of(settings.model.model_dump(), meta, ROOT), settings.seed)
-        engine = PlainEngine(module, recipe)
-        module.load_state_dict(fit(engine, Rows(train, validation, pad, len(world.classes)), recipe).best)
-        return score(engine, everything, pad, len(world.classes)).argmax(1)
+def _train(world: World, night: int) -> Codes:
+    settings, found = world.settings, tokens(world, night)
+    recipe = Recipe.of(settings.train.model_dump(), rows=len(found.rows.train), seed=settings.seed)
+    spec = ModelSpec.of(settings.model.model_dump(), found.meta, ROOT)
+    module = start(build(spec, settings.seed), recipe.initial, spec, found.rows.train)
+    engine = PlainEngine(module, recipe)
+    module.load_state_dict(fit(engine, found.rows, recipe).best)
+    return score(engine, found.everything, found.rows.pad_id, found.rows.labels).argmax(1)
 
 
 def _save(path: Path, answers: Codes) -> None:

@@ -97,6 +97,8 @@ def test_slow_answers_move_size_length_and_batch_window_and_an_undo_takes_it_bac
     made = {patch.key: patch.new for patch in loop.patch(place.settings, place.home, day).patches}
     assert made == {"model.hidden_size": 112, "tokenize.max_length": 96, "serving.batch_wait_ms": 1.0}
     assert not loop.patch(place.settings, place.home, day).patches
+    kept = loop.compiled(place.home, day)  # the round that patched stays as the day's record, with what it left alone
+    assert {patch.key for patch in kept.patches} == set(made) and "no-signal" in {one.word for one in kept.refused}
     tree = place.settings.model_dump(mode="json")
     loop.apply_fixed(tree, {}, loop.history(place.home).active(day))
     assert tree["model"]["hidden_size"] == 112 and tree["tokenize"]["max_length"] == 96

@@ -9,18 +9,22 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from train_workspace import tuned, workspace
 
-from autoglm_ops.contracts.feedback import PatchSet, SearchSpacePatch
+from autoglm_ops.contracts.arrays import TokenArrays
+from autoglm_ops.contracts.feedback import EmbeddingSample, PatchSet, SearchSpacePatch
 from autoglm_ops.contracts.record import digest_path, digest_tree
 from autoglm_ops.contracts.training import ParallelPlan, TrainingRecord, TuningReport
 from autoglm_ops.errors import BudgetSpent, Refused, UsageError
+from autoglm_ops.monitoring.embedding import bounded, shift
 from autoglm_ops.settings import load
 from autoglm_ops.stages import studies
 from autoglm_ops.stages.runner import run_stage
 from autoglm_ops.training import artifact
 from autoglm_ops.training.inference import Classifier
+from autoglm_ops.training.pooled import pooled
 
 
 def start_training(root: Path) -> subprocess.Popen[bytes]:
@@ -56,11 +60,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_the_model_folder_is_whole_and_classifies(trained: tuple[Path, Path]) -> None:
     out = trained[0] / "out" / "train"
     manifest = artifact.verify(out / "model", digest_path(out / "model"))
-    assert sorted(manifest.files) == ["config.json", "model.safetensors", "reference.json", "tokenizer.json"]
+    assert sorted(manifest.files) == ["config.json", "embeddings.json", "model.safetensors", "reference.json", "tokenizer.json"]
     assert (manifest.labels, manifest.max_length, manifest.architecture) == (("neg", "pos"), 16, "GlmForSequenceClassification")
     chances = Classifier.load(out / "model").predict(["xyza", "xyzb"])
     assert chances.argmax(1).tolist() == [1, 0]
     assert not (trained[0] / ".autoglm" / "scratch").exists() or not list((trained[0] / ".autoglm" / "scratch").iterdir())
+
+
+def test_the_model_brings_what_it_makes_of_texts_it_did_not_learn_from(trained: tuple[Path, Path]) -> None:
+    """The sample in the folder is what the loaded classifier says of the same rows, and other texts are far from it."""
+    out = trained[0] / "out"
+    model = Classifier.load(out / "train" / "model")
+    kept = EmbeddingSample.read(out / "train" / "model" / "embeddings.json")
+    known = np.asarray(kept.vectors, np.float32)
+    validation = TokenArrays.open(out / "tokenize", "validation")
+    again = bounded(pooled(model._module, [validation[row] for row in range(len(validation))], model._pad_id))
+    assert kept.width == 32 and len(known) == len(again) and np.allclose(known, again, atol=1e-3)
+    assert not shift(known, again, 0.15, 0.001, len(again)).drifted
+    assert shift(known, bounded(model.embed(["c" * 12] * len(known))), 0.15, 0.001, len(known)).drifted
 
 
 def test_the_record_says_what_was_done(trained: tuple[Path, Path]) -> None:

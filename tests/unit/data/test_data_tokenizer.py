@@ -50,6 +50,12 @@ def test_a_small_vocabulary_is_kept_to(tmp_path: Path) -> None:
     assert own.train(["".join(map(chr, range(0x4E00, 0x4F00))) * 2], 64).get_vocab_size() == 64
 
 
+@pytest.mark.parametrize("longest", [2, 3, 4])
+def test_a_token_is_at_most_as_long_as_asked(longest: int) -> None:
+    vocabulary = own.train(["推荐大家买来读一读"] * 9, 64, longest).get_vocab()
+    assert 2 <= max(len(token) for token in vocabulary if token not in own.SPECIAL) <= longest
+
+
 def test_a_special_token_in_a_text_is_only_text(folder: Path) -> None:
     """Threats F35: no text may speak for the template."""
     tokenizer, _ = own.load(folder)

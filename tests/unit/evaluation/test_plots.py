@@ -50,6 +50,7 @@ DAY = SliceResult(name="day=2026-01-01", rows=9, candidate=0.9, champion=0.8)
         lambda: plots.training(TRAINING.model_copy(update={"losses": (), "validation": ()})),
         lambda: plots.trials(TUNING),
         lambda: plots.trials(TUNING.model_copy(update={"trials": ()})),
+        lambda: plots.replay([3, 4], {"loop": [0.7, 0.8]}, [3], {4: "latency"}, {3: ["epochs", "learning_rate"]}),
     ],
 )
 def test_each_plot_is_a_png_with_the_same_bytes_again(draw: Callable[[], bytes], recwarn: pytest.WarningsRecorder) -> None:

@@ -58,3 +58,30 @@ def test_the_verdict_is_over_the_late_days_and_counts_promotions() -> None:
     said = replay.verdict(days, [PromotionCheck(2, 6, -0.2, -0.3, -0.1, 0.001), PromotionCheck(3, 7, 0.1, 0.0, 0.2, 0.99)])
     assert said["days"] == [5, 7] and said["promotions"] == 2 and said["worse_next_day"] == [2]
     assert said["loop_above_frozen"] == pytest.approx(0.38) and said["loop_below_nightly"] == pytest.approx(0.02)
+
+
+def test_the_verdict_says_what_its_tests_could_have_found() -> None:
+    """Normal theory: half of a 95 % interval is 1.96 spreads, and power 0.8 at one-sided 0.05 needs 1.645 + 0.842 of them."""
+    check = PromotionCheck(version=2, day=6, gain=0.0, low=-0.0196, high=0.0196, p_worse=0.5)
+    assert replay.detectable(check, 1) == pytest.approx(0.0249, abs=1e-4)
+    assert replay.detectable(check, 6) > replay.detectable(check, 1)
+
+
+def test_a_night_names_the_settings_it_changed() -> None:
+    day = DayResult(day=4, rows=1, frozen=0, nightly=0, tfidf=0, loop=0, version=1, patches=["tune.space.train.epochs -> 5"])
+    assert day.changed == ["epochs"]
+
+
+def test_two_misses_in_five_windows_ask_for_the_same_job_again(tmp_path: Path) -> None:
+    rule = replay.TwoOfFive(tmp_path / "a", 0.9)
+    told = [rule.judge(high, 0.05) for high in (0.9, 0.8, 0.86, 0.9, 0.9, 0.9, 0.84, 0.84)]
+    assert told == [False] * 7 + [True]
+    rule.renew(tmp_path / "b", 0.8)
+    assert not rule.judge(0.1, 0.05) and rule.judge(0.1, 0.05)
+
+
+def test_the_verdict_compares_with_two_of_five_where_it_was_played() -> None:
+    day = DayResult(day=6, rows=1, frozen=0, nightly=0.8, tfidf=0.8, loop=0.8, version=1, again=0.7)
+    assert replay.verdict([day], [])["loop_above_two_of_five"] == pytest.approx(0.1)
+    day.again = None
+    assert "loop_above_two_of_five" not in replay.verdict([day], [])
