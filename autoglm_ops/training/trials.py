@@ -46,7 +46,7 @@ class Trials:
     def __call__(self, number: int, choices: Mapping[str, Any], since: int, to: int) -> float:
         """Train to step `to` and return the mean score there. Raises Diverged, and what the model's settings raise."""
         if number != self._number:
-            self._pause()
+            self.pause()
             self._number = -1
             self._live = [self._opened(number, fold, choices) for fold in range(len(self._folds))]
             self._number = number
@@ -75,7 +75,8 @@ class Trials:
             live.engine.restore(weights, state)
         return live
 
-    def _pause(self) -> None:
+    def pause(self) -> None:
+        """Leave the trial in memory as a checkpoint, for whoever goes on with it."""
         for fold, live in enumerate(self._live):
             if 0 < live.progress.step < live.recipe.steps:
                 checkpoint.save(self._place(self._number, fold), live.key, live.engine, live.progress)

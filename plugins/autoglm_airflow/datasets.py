@@ -82,5 +82,6 @@ def over(phase: str, numbers: NumbersOperator) -> Any:
         max_retry_delay=LONGEST_BACKOFF,
         on_failure_callback=owner_of_failure,
         trigger_rule=AFTER_NO_RANGES,
+        **requests.pool(),
     )
     return mapped.expand(number=numbers.output)
