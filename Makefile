@@ -11,7 +11,7 @@ TORCH      := 2.13.0
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check up down demo bench bench-data bench-train proof-data chaos-checkpoint chaos-train doctor nightly lock clean proof-feedback bench-tune
+.PHONY: help install run test check up down demo bench bench-data bench-train proof-data chaos-checkpoint chaos-train chaos-tune doctor nightly lock clean proof-feedback bench-tune
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -73,6 +73,9 @@ chaos-checkpoint: install ## kills, and a fault at every system call of a checkp
 chaos-train: install ## ranks killed and stopped at random in real DeepSpeed runs, each supervised to its end; KILLS=200 SLICE=540 seconds, adds to earlier slices
 	@OMP_NUM_THREADS=1 python tests/benchmarks/chaos_train.py --kills $(or $(KILLS),200) --seconds $(or $(SLICE),540) $(ARGS)
 
+chaos-tune: install ## coordinators and workers of studies killed at random, on SQLite and on PostgreSQL, each study to its end; KILLS=100
+	@OMP_NUM_THREADS=1 python tests/benchmarks/chaos_tune.py --kills $(or $(KILLS),100)
+
 proof-feedback: install ## ten years of nights with reporters that lie: no bound left, no decision changed; NIGHTS=3650
 	@python tests/benchmarks/proof_feedback.py --nights $(or $(NIGHTS),3650)
 
@@ -82,6 +85,7 @@ doctor: install ## what works on this machine
 nightly: install ## everything, the long ones too
 	@pytest -m "slow or not slow"
 	@python tests/benchmarks/proof_feedback.py
+	@python tests/benchmarks/chaos_tune.py
 	@autoglm demo --days 14
 
 lock: install ## resolve pyproject.toml into requirements.lock (torch and what only its CUDA build needs stay out)
@@ -92,7 +96,7 @@ lock: install ## resolve pyproject.toml into requirements.lock (torch and what o
 
 # What an image installs: the same versions and hashes as requirements.lock, of the extras it needs.
 EXTRAS_trainer := train tune evaluate store
-EXTRAS_airflow := airflow data evaluate track versioning store
+EXTRAS_airflow := airflow tune data evaluate track versioning store
 .PHONY: docker/trainer.lock docker/airflow.lock
 docker/trainer.lock docker/airflow.lock: docker/%.lock:
 	@compile() { uv pip compile pyproject.toml --quiet $(foreach extra,$(EXTRAS_$*),--extra $(extra)) --constraint requirements.lock \

@@ -62,6 +62,19 @@ class Desk:
         """Keep an answer, whole or not at all."""
         told.write(self._path(told.look, "json"))
 
+    def measured(self) -> dict[str, dict[str, float]]:
+        """What answers said of themselves, by trial; seconds are those of all its looks."""
+        found: dict[str, dict[str, float]] = {}
+        for path in sorted(self._folder.glob("*.json")):
+            try:
+                told = Told.read(path)
+            except Tampered:
+                continue
+            one = found.setdefault(str(told.look.number), {})
+            seconds = round(one.get("seconds", 0.0) + told.measured.get("seconds", 0.0), 3)
+            one.update({**told.measured, "seconds": seconds})
+        return found
+
     def starts(self, look: Look) -> int:
         """How often somebody began with it."""
         path = self._path(look, "starts")
@@ -96,12 +109,11 @@ class Desk:
 class Attended:
     """A `Trainer` that takes what is told already, gives up what nobody survived, and trains the rest, here.
 
-    restarts: how often a look may be begun again after somebody died over it. measured: what answers said of themselves, by trial.
+    restarts: how often a look may be begun again after somebody died over it.
     """
 
     def __init__(self, desk: Desk, trainer: Trainer, restarts: int) -> None:
         self._desk, self._trainer, self._restarts = desk, trainer, restarts
-        self.measured: dict[str, dict[str, float]] = {}
 
     def __call__(self, number: int, choices: dict[str, Any], since: int, to: int) -> float:
         look = Look(number=number, choices=choices, since=since, to=to)
@@ -109,8 +121,6 @@ class Attended:
         if told is None:
             with self._desk.working(look):
                 return self._trainer(number, choices, since, to)
-        if told.measured:
-            self.measured[str(number)] = told.measured
         if told.score is None:
             raise Refused(told.refused)
         return told.score
@@ -137,7 +147,8 @@ def answer(desk: Desk, look: Look, trainer: Trainer) -> Told:
         began = time.monotonic()
         try:
             score = trainer(look.number, dict(look.choices), look.since, look.to)
-            told = Told(look=look, score=score, measured={"seconds": round(time.monotonic() - began, 3)})
+            more = getattr(trainer, "measured", {}).get(str(look.number), {})
+            told = Told(look=look, score=score, measured={"seconds": round(time.monotonic() - began, 3), **more})
         except TryAgain:
             raise
         except Refused as error:

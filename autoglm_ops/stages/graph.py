@@ -57,6 +57,7 @@ SPECS: dict[str, Spec] = {
         _stage(
             "report",
             "evaluation",
+            "tuning",
             after="validate prepare plan tune train evaluate gate",
             inputs="champion patches",
             params="evaluate",

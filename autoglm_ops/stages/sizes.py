@@ -36,6 +36,16 @@ def present(context: Context) -> dict[str, Any]:
     return {key: own[name] for key in room.SIZES if (name := key.removeprefix("model.")) in own}
 
 
+def costs(context: Context, choices: Mapping[str, Any]) -> dict[str, float]:
+    """What a model with these choices costs: parameters, and operations for one row of the longest (2 a weight and token, and attention)."""
+    meta, tree = TokenMeta.read(context.output("tokenize", "meta.json")), context.settings.model_dump(mode="json")
+    shape = exact_shape(ModelSpec.of(resolve(overlay(tree, choices)).model.model_dump(), meta, context.origin))
+    looked_up = shape.vocabulary * shape.hidden_size  # an embedding is read, not multiplied
+    weights = (shape.active_parameters or shape.parameters) - looked_up
+    attention = 4 * shape.layers * (shape.query_width or shape.hidden_size) * shape.max_length**2
+    return {"latency": float(2 * weights * shape.max_length + attention), "size": float(shape.parameters)}
+
+
 def fits(context: Context) -> room.Fits:
     """Whether a model with these choices fits a rank of the plan. A combination that makes no model does not."""
     plan = ParallelPlan.read(context.output("plan", "plan.json"))

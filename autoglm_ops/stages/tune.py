@@ -7,27 +7,30 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoglm_ops.contracts.arrays import TokenArrays, TokenMeta
 from autoglm_ops.contracts.feedback import PatchSet
+from autoglm_ops.contracts.record import digest_of
 from autoglm_ops.contracts.training import ParallelPlan, PastStudy, StudyHistory, TuningReport
 from autoglm_ops.errors import Refused
 from autoglm_ops.feedback.levers import SPACE, apply
-from autoglm_ops.settings import Settings, resolve
+from autoglm_ops.settings import Settings, load, resolve
 from autoglm_ops.stages import folders, sizes, studies
 from autoglm_ops.stages.base import Context, Outcome
 from autoglm_ops.stages.desk import Attended, Desk
 from autoglm_ops.training.models import ModelSpec, build, shape_of
 from autoglm_ops.training.recipe import Recipe
 from autoglm_ops.training.settings import overlay
+from autoglm_ops.tuning.front import settle
 from autoglm_ops.tuning.moves import PAUSING, SIZE
 from autoglm_ops.tuning.space import Space, changes, parse_space, patched
 
 if TYPE_CHECKING:
     from autoglm_ops.training.trials import Trials
     from autoglm_ops.tuning.moves import Strategy
-    from autoglm_ops.tuning.study import Budget, Session, Trainer
+    from autoglm_ops.tuning.study import Budget, Session
 
 OBJECTIVE = "validation macro-F1"
 
@@ -129,10 +132,15 @@ def _study(made: Ready) -> tuple[TuningReport, dict[str, Any]]:
     """Run the study to its end, here; looks that tasks of their own have taken are not taken again. With what those measured."""
     from autoglm_ops.tuning import study
 
-    trainer = Attended(made.desk, _Lazy(made.context), made.restarts)
+    lazy = _Lazy(made.context)
+    trainer = Attended(made.desk, lazy, made.restarts)
     report = study.run(made.session(), trainer, made.budget)
+    objectives = made.context.settings.tune.objectives
+    if len(objectives) > 1:
+        done = (trial for trial in report.trials if trial.state == "complete")
+        report = settle(report, objectives, {trial.number: sizes.costs(made.context, trial.params) for trial in done})
     heard = getattr(made.strategy, "reasons", ())
-    return report.model_copy(update={"reasons": (*report.reasons, *heard)}), trainer.measured
+    return report.model_copy(update={"reasons": (*report.reasons, *heard)}), {**made.desk.measured(), **lazy.measured}
 
 
 class _Lazy:
@@ -140,7 +148,12 @@ class _Lazy:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._trainer: Trainer | None = None
+        self._trainer: Trials | None = None
+
+    @property
+    def measured(self) -> dict[str, dict[str, float]]:
+        """What was measured here, by trial."""
+        return self._trainer.measured if self._trainer is not None else {}
 
     def __call__(self, number: int, choices: dict[str, Any], since: int, to: int) -> float:
         if self._trainer is None:
@@ -197,6 +210,17 @@ def dry_run(settings: Settings, patches: PatchSet, plan: ParallelPlan | None) ->
     }
 
 
+def difference(settings: Settings, other: Path) -> tuple[str, ...]:
+    """How the space of `other`, a params.yaml or a study's report.json, becomes that of the settings: its version, and a line a key."""
+    if other.suffix == ".json":
+        theirs = TuningReport.read(other).space
+    else:
+        theirs = load(other, environ={}).tune.space
+    lines = changes(theirs, settings.tune.space)
+    versions = f"version {digest_of(theirs)[:12]} becomes {digest_of(settings.tune.space)[:12]}"
+    return (versions, *lines) if lines else ()
+
+
 def trainer_of(context: Context) -> Trials:
     """Trains with choices laid over the settings."""
     # One thread, read when torch is imported: two on busy cores wait for each other (a trial took 46 CPU seconds instead of 10), and
@@ -222,7 +246,8 @@ def trainer_of(context: Context) -> Trials:
         module = build(ModelSpec.of(changed.model.model_dump(), meta, context.origin), settings.seed)
         return module, recipe.model_copy(update={"report": rungs})
 
-    return Trials(context.scratch / "trials", folds_of(rows, settings.tune.folds), prepare)
+    timed = "latency" in settings.tune.objectives
+    return Trials(context.scratch / "trials", folds_of(rows, settings.tune.folds), prepare, timed=timed)
 
 
 def _cost(context: Context, meta: TokenMeta) -> Callable[[Mapping[str, Any]], float]:
@@ -269,6 +294,7 @@ def _remember(context: Context, report: TuningReport) -> None:
             trials=report.trials,
         )
         studies.keep(context.home, study)
+        studies.keep_database(context.home, context.scratch)
 
 
 def _present(settings: Settings, meta: TokenMeta, context: Context, space: Space) -> dict[str, Any]:

@@ -79,6 +79,13 @@ class Campaign:
                 self._maybe("look", lambda look=look: answer(desk, look, quality).score, kills)
         return TuningReport.model_validate_json(self._until("report", report, kills))
 
+    def calm(self, folder: Path, number: int) -> TuningReport:
+        """The same study in one process that nobody disturbs."""
+        budget = _budget(number)
+        return TuningReport.model_validate_json(
+            self._until("report", lambda: run(self._session(folder, budget), quality, budget).to_json(), 0)
+        )
+
     def states(self, folder: Path, number: int) -> list[str]:
         """The trials that count, as the database has them."""
         opened = lambda: Database(folder, self.url, _budget(number).name, SPACE, DEFAULT).states  # noqa: E731
@@ -145,7 +152,7 @@ def campaign(url: str | None, kills: int, folder: Path, seed: int = 1) -> dict[s
     chaos, right, studies = Campaign(url, seed), 0, 0
     began = time.monotonic()
     while sum(chaos.killed.values()) < kills or studies == 0:
-        calm = Campaign(None, 0).study(folder / f"calm-{studies}", studies, 0)
+        calm = Campaign(None, 0).calm(folder / f"calm-{studies}", studies)
         wild = chaos.study(folder / f"wild-{studies}", studies, kills)
         terminal = {"complete", "pruned", "failed"}
         right += wild == calm and set(chaos.states(folder / f"wild-{studies}", studies)) <= terminal

@@ -81,4 +81,4 @@ def test_a_trial_that_fails_in_a_round_leaves_the_others(tmp_path: Path) -> None
         for look in looks:
             session.take(look, diverges)
     states = [trial.state for trial in session.report().trials]
-    assert states[1] == "failed" and "failed" not in states[:1] + states[2:] and len(states) == 6
+    assert states[1] == "failed" and "failed" not in states[:1] + states[2:] and len(states) == 5
