@@ -80,14 +80,20 @@ class Desk:
         path = self._path(look, "starts")
         return len(path.read_bytes().splitlines()) if path.exists() else 0
 
+    def began(self, look: Look) -> None:
+        """Count that somebody began with it."""
+        with self._path(look, "starts").open("a") as starts:
+            starts.write(f"{os.getpid()}\n")
+
     @contextmanager
-    def working(self, look: Look) -> Iterator[None]:
-        """Be the only one who works on this look: waits for another one, and ends one that hangs."""
+    def working(self, look: Look, *, here: bool = True) -> Iterator[None]:
+        """Be the only one who works on this look: waits for another one, and ends one that hangs. `here`: False only watches a job, which
+        may wait for its place and never begin."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._path(look, "lock").open("a") as lock:
             self._acquire(look, lock.fileno())
-            with self._path(look, "starts").open("a") as starts:
-                starts.write(f"{os.getpid()}\n")
+            if here:
+                self.began(look)
             with _beating(self._path(look, "beat")):
                 yield
 

@@ -21,6 +21,8 @@ from autoglm_ops.stages.desk import Attended, Desk, Told, answer, settled
 from autoglm_ops.tuning.rounds import Look
 
 STAGE = "tune"
+DEATHS = ("lost", "deadline")
+"""How a job ends over which somebody died: out of memory, deleted, too long. One that waits for its place or its quota has not begun."""
 
 
 def ask(root: Path) -> tuple[Look, ...]:
@@ -63,14 +65,16 @@ def launch(root: Path, look: Look) -> Told:
         return told
     command = ("trial", "run", f"--look={look.model_dump_json()}")
     if away.is_away(STAGE, settings):
-        with desk.working(look):
+        with desk.working(look, here=False):
             status = _away(context, look, command, settings)
+        if status.state in DEATHS:
+            desk.began(look)
     else:
         status = runs.here(root, "trial", command, settings)
     told = desk.told(look)
     if told is not None:
         return told
-    if status.exit in (1, 2):
+    if status.state not in DEATHS and status.exit in (1, 2, 3):
         raise Refused(f"trial {look.number} was not trained: {status.reason or status.state}; its log says why")
     raise TryAgain(f"trial {look.number} has no score: {status.reason or status.state}; it is tried again")
 

@@ -14,7 +14,8 @@ import pytest
 from train_workspace import workspace
 
 from autoglm_ops.contracts.record import digest_tree
-from autoglm_ops.errors import UsageError
+from autoglm_ops.contracts.training import TuningReport
+from autoglm_ops.errors import Refused, UsageError
 from autoglm_ops.stages import runner, trials
 from autoglm_ops.stages.desk import Desk
 from autoglm_ops.stages.runner import run_stage
@@ -99,3 +100,32 @@ def test_a_look_that_nobody_asked_for_is_a_wrong_call() -> None:
 
     with pytest.raises(UsageError, match="--look is none that"):
         parsed('{"number": 1}')
+
+
+def test_sizes_are_searched_within_memory_and_the_knee_is_chosen(tmp_path: Path) -> None:
+    space = {
+        "model.hidden_size": {"adaptive": [16, 64]},
+        "model.heads": {"choice": [2, 4]},
+        "train.learning_rate": {"loguniform": [1e-3, 2e-2]},
+    }
+    root = workspace(
+        tmp_path / "w",
+        tune={"strategy": "random", "trials": 4, "steps": 6, "space": space, "objectives": ["quality", "latency", "size"]},
+    )
+    run_stage("plan", root)
+    done = run_stage("tune", root)
+    report = TuningReport.read(root / "out" / "tune" / "report.json")
+    assert report.space["model.hidden_size"] == {"int": [16, 64], "step": 16}
+    assert "adaptive [16, 64] is 16 to 64 by 16: all of it fits" in report.reasons[0]
+    knee = next(trial for trial in report.trials if trial.params == report.best)
+    assert knee.number in report.front and knee.costs["size"] > 0 and "is the knee of" in report.reasons[-1]
+    assert all(measured["latency_ms"] > 0 for measured in done.measured["trials"].values())
+
+
+def test_a_space_in_which_nothing_fits_is_refused_before_a_trial(tmp_path: Path) -> None:
+    root = workspace(
+        tmp_path / "w", tune={"space": {"model.layers": {"adaptive": [200, 250]}, "model.hidden_size": {"int": [8192, 8192]}}}
+    )
+    run_stage("plan", root)
+    with pytest.raises(Refused, match=r"no-room: tune\.space\.model\.layers: not even 200 fits"):
+        run_stage("tune", root)
