@@ -14,7 +14,7 @@ from autoglm_ops.contracts.arrays import TokenArrays, TokenMeta
 from autoglm_ops.contracts.feedback import PatchSet
 from autoglm_ops.contracts.record import digest_of
 from autoglm_ops.contracts.training import ParallelPlan, PastStudy, StudyHistory, TuningReport
-from autoglm_ops.errors import Refused
+from autoglm_ops.errors import Refused, UsageError
 from autoglm_ops.feedback.levers import SPACE, apply
 from autoglm_ops.settings import Settings, load, resolve
 from autoglm_ops.stages import folders, sizes, studies
@@ -62,7 +62,12 @@ def searched(context: Context) -> tuple[Space, tuple[str, ...], str]:
         raw, cut = sizes.adapted_to(context, raw)
         reasons = (*reasons, *cut)
     space = parse_space(raw)
-    return space, reasons, "" if space.dimensions else "tune.space is empty"
+    if not space.dimensions:
+        raise UsageError(
+            "tune.space is empty while tune.enabled is true; name what may be tried, for example train.learning_rate: {loguniform: "
+            "[1e-3, 1e-2]}, or set tune.enabled to false"
+        )
+    return space, reasons, ""
 
 
 def _patched(settings: Settings, patches: PatchSet) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -240,7 +245,7 @@ def trainer_of(context: Context) -> Trials:
 
     def prepare(choices: Mapping[str, Any], count: int) -> tuple[Any, Recipe]:
         if fits and (why := fits(choices)):
-            raise Refused(f"too-large: {why}")
+            raise Refused(f"unfit: {why}")
         changed = resolve(overlay(settings.model_dump(mode="json"), choices))
         recipe = Recipe.of(changed.train.model_dump(), rows=count, seed=settings.seed, steps=settings.tune.steps)
         module = build(ModelSpec.of(changed.model.model_dump(), meta, context.origin), settings.seed)

@@ -15,7 +15,7 @@ from train_workspace import workspace
 
 from autoglm_ops.contracts.record import digest_tree
 from autoglm_ops.contracts.training import TuningReport
-from autoglm_ops.errors import Refused, UsageError
+from autoglm_ops.errors import UsageError
 from autoglm_ops.stages import runner, trials
 from autoglm_ops.stages.desk import Desk
 from autoglm_ops.stages.runner import run_stage
@@ -120,12 +120,3 @@ def test_sizes_are_searched_within_memory_and_the_knee_is_chosen(tmp_path: Path)
     knee = next(trial for trial in report.trials if trial.params == report.best)
     assert knee.number in report.front and knee.costs["size"] > 0 and "is the knee of" in report.reasons[-1]
     assert all(measured["latency_ms"] > 0 for measured in done.measured["trials"].values())
-
-
-def test_a_space_in_which_nothing_fits_is_refused_before_a_trial(tmp_path: Path) -> None:
-    root = workspace(
-        tmp_path / "w", tune={"space": {"model.layers": {"adaptive": [200, 250]}, "model.hidden_size": {"int": [8192, 8192]}}}
-    )
-    run_stage("plan", root)
-    with pytest.raises(Refused, match=r"no-room: tune\.space\.model\.layers: not even 200 fits"):
-        run_stage("tune", root)

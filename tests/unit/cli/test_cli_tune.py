@@ -33,7 +33,9 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_diff_says_versions_and_keys(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = checkout / "other.yaml"
-    other.write_text("tune: {space: {train.learning_rate: 'tune.loguniform(1e-4, 1e-2)', model.layers: tune.adaptive(1, 4)}}\n")
+    other.write_text(
+        "tune: {space: {train.learning_rate: 'tune.loguniform(1e-4, 1e-2)', model.layers: 'tune.adaptive(1, 4)'}}\n"
+    )
     lines = said(capsys, "tune", "--diff", str(other)).splitlines()
     assert lines[0].startswith("version ") and " becomes " in lines[0]
     assert lines[1:] == [
