@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from autoglm_ops.contracts.record import digest_of
-from autoglm_ops.errors import Refused, Tampered, TryAgain
+from autoglm_ops.errors import Refused, Tampered, TryAgain, UsageError
 from autoglm_ops.tuning.moves import Seen
 from autoglm_ops.tuning.rounds import Look, Round
 from autoglm_ops.tuning.samplers import suggest
@@ -164,6 +164,10 @@ def _open(url: str, name: str, path: Path | None) -> optuna.Study:
         storage = RDBStorage(url)
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
         study.get_trials(deepcopy=False)
+    except ImportError as error:
+        raise UsageError(
+            "tracking.studies names a database whose driver is not here; install the extra tune, or that driver"
+        ) from error
     except OperationalError as error:
         if path is None:
             raise TryAgain(f"the study's database server does not answer: {_first_line(error)}") from error

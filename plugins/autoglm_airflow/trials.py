@@ -16,8 +16,7 @@ from airflow.sdk import BaseOperator, TriggerRule
 from airflow.sdk.exceptions import AirflowException
 
 from autoglm_airflow import requests
-from autoglm_airflow.notify import owner_of_failure
-from autoglm_airflow.operators import LONGEST_BACKOFF, RETRIES, RunOperator
+from autoglm_airflow.operators import RunOperator, mapped
 
 MOST_ROUNDS = 24
 PAUSING = frozenset({"halving", "tunemaster", "hyperband"})
@@ -74,7 +73,8 @@ def rounds(first: BaseOperator, opened_by: str = "open_run") -> BaseOperator:
     last, before = first, None
     for number in range(1, (planned(tune) if width > 1 else 0) + 1):
         asked = AskOperator(task_id=f"ask_{number}", after=before, opened_by=opened_by, trigger_rule=_rule(before))
-        last = last >> asked >> _mapped(number, asked, width, opened_by)
+        trials = mapped(TrialOperator, task_id=f"trials_{number}", opened_by=opened_by, max_active_tis_per_dagrun=width)
+        last = last >> asked >> trials.expand(look=asked.output)
         before = f"ask_{number}"
     return last
 
@@ -98,21 +98,6 @@ def deployed_tune() -> dict[str, Any]:
 
 def _rule(before: str | None) -> TriggerRule:
     return TriggerRule.ALL_SUCCESS if before is None else RULE
-
-
-def _mapped(number: int, asked: AskOperator, width: int, opened_by: str) -> Any:
-    """What __init__ would default is given here: the scheduler reads it before."""
-    partial = TrialOperator.partial(
-        task_id=f"trials_{number}",
-        opened_by=opened_by,
-        retries=RETRIES,
-        retry_exponential_backoff=True,
-        max_retry_delay=LONGEST_BACKOFF,
-        on_failure_callback=owner_of_failure,
-        max_active_tis_per_dagrun=width,
-        **requests.pool(),
-    )
-    return partial.expand(look=asked.output)
 
 
 def _repeated(code: int) -> bool:

@@ -44,6 +44,7 @@ def printed(root: Path, *words: str) -> object:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_mapped_trials_and_the_stage_alone_leave_identical_records(tmp_path: Path) -> None:
     """Each look in a process of its own, through the command line, one of them killed on its way; against one warm process."""
     apart, alone = prepared(tmp_path / "apart"), prepared(tmp_path / "alone")
