@@ -11,7 +11,7 @@ TORCH      := 2.13.0
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check up down demo bench bench-data bench-train bench-goodput bench-checkpoint proof-data chaos-checkpoint chaos-train doctor nightly lock clean proof-feedback bench-tune chaos-cluster race-runs images bench-tune-default bench-patches
+.PHONY: help install run test check up down demo bench bench-data bench-train bench-goodput bench-checkpoint proof-data chaos-checkpoint chaos-train doctor nightly lock clean proof-feedback bench-tune chaos-cluster race-runs images bench-tune-default bench-patches chaos-tune
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -94,6 +94,9 @@ race-runs: install ## many runs of one key through their effects on a real S3 se
 images: install ## both images, built and looked into on the engine of DOCKER_HOST; AUTOGLM_BASE_IMAGE=python:3.11-slim-bookworm
 	@pytest -m slow -s tests/cluster/test_images.py
 
+chaos-tune: install ## coordinators and workers of studies killed at random, on SQLite and on PostgreSQL, each study to its end; KILLS=100
+	@OMP_NUM_THREADS=1 python tests/benchmarks/chaos_tune.py --kills $(or $(KILLS),100)
+
 proof-feedback: install ## ten years of nights with reporters that lie: no bound left, no decision changed; NIGHTS=3650
 	@python tests/benchmarks/proof_feedback.py --nights $(or $(NIGHTS),3650)
 
@@ -107,6 +110,7 @@ nightly: install ## everything, the long ones too
 	@$(MAKE) --no-print-directory race-runs
 	@python tests/benchmarks/bench_default.py --seconds 7200
 	@python tests/benchmarks/bench_patches.py --seconds 3600
+	@python tests/benchmarks/chaos_tune.py
 	@autoglm demo --days 14
 
 lock: install ## resolve pyproject.toml into requirements.lock (torch and what only its CUDA build needs stay out)
@@ -117,7 +121,7 @@ lock: install ## resolve pyproject.toml into requirements.lock (torch and what o
 
 # What an image installs: the same versions and hashes as requirements.lock, of the extras it needs.
 EXTRAS_trainer := train tune evaluate store
-EXTRAS_airflow := airflow data evaluate track versioning store
+EXTRAS_airflow := airflow tune data evaluate track versioning store
 .PHONY: docker/trainer.lock docker/airflow.lock
 docker/trainer.lock docker/airflow.lock: docker/%.lock:
 	@compile() { uv pip compile pyproject.toml --quiet $(foreach extra,$(EXTRAS_$*),--extra $(extra)) --constraint requirements.lock \

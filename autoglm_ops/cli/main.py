@@ -41,6 +41,7 @@ GROUPS = (
     "plan",
     "launch",
     "tune",
+    "trial",
     "data",
     "report",
     "release",

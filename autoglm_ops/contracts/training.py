@@ -133,10 +133,19 @@ class Trial(Record):
     state: Literal["complete", "pruned", "failed"]
     value: float | None
     curve: tuple[tuple[int, float], ...] = ()
+    costs: dict[str, float] = {}
+    """What else counts, where it does: counted, not timed. Left out of the file when there is none."""
+
+    @model_serializer(mode="wrap")
+    def _without_no_costs(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(dump(self), "costs")
 
 
 class TuningReport(Record):
-    """`out/tune/report.json`. `best` are settings keys that `train` lays over params.yaml."""
+    """`out/tune/report.json`. `best` are settings keys that `train` lays over params.yaml.
+
+    With several `objectives`, `front` are the trials that no other one beats in all of them, and `best` is the knee of these.
+    """
 
     verdict: Literal["tuned", "off"]
     objective: str
@@ -146,6 +155,17 @@ class TuningReport(Record):
     best: dict[str, Any] = {}
     best_value: float | None = None
     reasons: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ()
+    front: tuple[int, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_no_front(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(dump(self), "objectives", "front")
+
+
+def _without(told: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A record's content without those of these that are empty: it has the bytes it had before they were thought of."""
+    return {key: value for key, value in told.items() if value or key not in names}
 
 
 class RecoveryRules(Record):
@@ -239,8 +259,7 @@ class TrainingRecord(Record):
 
     @model_serializer(mode="wrap")
     def _without_no_changes(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        told: dict[str, Any] = dump(self)
-        return told if self.changes else {key: value for key, value in told.items() if key != "changes"}
+        return _without(dump(self), "changes")
 
 
 class CheckpointManifest(Record):

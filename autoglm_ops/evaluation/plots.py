@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from autoglm_ops.contracts.release import SliceResult
-from autoglm_ops.contracts.training import TrainingRecord, TuningReport
+from autoglm_ops.contracts.training import TrainingRecord, Trial, TuningReport
 
 CANDIDATE, CHAMPION, FAINT, INK, FAULT = "#3b82f6", "#f59e0b", "#94a3b8", "#7c8798", "#dc2626"
 BINS = 10
@@ -120,6 +120,71 @@ def trials(report: TuningReport) -> bytes:
     axes.xaxis.get_major_locator().set_params(integer=True)
     _legend(axes)
     return _png(figure)
+
+
+def study(report: TuningReport, importance: Mapping[str, float]) -> dict[str, bytes]:
+    """Of a study of some trials: importance, parallel coordinates, and the front where there are several objectives."""
+    done = [trial for trial in report.trials if trial.state == "complete" and trial.value is not None]
+    drawn = {"importance": _importance(importance)} if importance else {}
+    if len(done) > 1:
+        drawn["parallel"] = _parallel(report, done)
+    if report.front:
+        drawn["front"] = _front(report, done)
+    return drawn
+
+
+def _importance(shares: Mapping[str, float]) -> bytes:
+    figure, axes = _figure(4.6, 3.2)
+    names = [tick_of(key) for key in shares][::-1]
+    axes.barh(names, list(shares.values())[::-1], color=CANDIDATE, height=0.6)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("share of the variance")
+    return _png(figure)
+
+
+def _parallel(report: TuningReport, done: Sequence[Trial]) -> bytes:
+    """A line per trial through its settings, each scaled to the values that were tried, to its value; the best one marked."""
+    keys = sorted({key for trial in done for key in trial.params})
+    axes_of = [[trial.params.get(key) for trial in done] for key in keys] + [[trial.value for trial in done]]
+    scaled = [_scaled(values) for values in axes_of]
+    figure, axes = _figure(4.6, 3.2)
+    for place, trial in enumerate(done):
+        best = trial.params == report.best and trial.value == report.best_value
+        line = [column[place] for column in scaled]
+        axes.plot(line, color=CHAMPION if best else FAINT, linewidth=1.8 if best else 0.9, zorder=3 if best else 2)
+    axes.set_xticks(range(len(scaled)), [*(tick_of(key) for key in keys), "value"], rotation=20, ha="right")
+    axes.set_yticks([0, 1], ["least", "most"])
+    return _png(figure)
+
+
+def _scaled(values: Sequence[Any]) -> list[float]:
+    """Numbers to [0, 1]; words to their places in the alphabet; what a condition left out lies in the middle."""
+    known = sorted({value for value in values if value is not None}, key=lambda value: (isinstance(value, str), value))
+    if any(isinstance(value, str) for value in known):
+        places = {value: place / max(1, len(known) - 1) for place, value in enumerate(known)}
+        return [places.get(value, 0.5) for value in values]
+    low, high = (known[0], known[-1]) if known else (0, 0)
+    return [0.5 if value is None or high == low else (value - low) / (high - low) for value in values]
+
+
+def _front(report: TuningReport, done: Sequence[Trial]) -> bytes:
+    """Value against the first cost."""
+    cost = report.objectives[1]
+    figure, axes = _figure(4.6, 3.2)
+    axes.scatter([trial.costs[cost] for trial in done], [trial.value for trial in done], color=FAINT, label="trials")
+    front = sorted((trial.costs[cost], trial.value or 0.0) for trial in done if trial.number in report.front)
+    axes.plot([x for x, _ in front], [y for _, y in front], color=CANDIDATE, marker="o", markersize=4, label="front")
+    knee = next(trial for trial in done if trial.params == report.best)
+    axes.scatter([knee.costs[cost]], [knee.value], color=CHAMPION, zorder=4, label="chosen")
+    axes.set_xlabel({"latency": "operations for one row", "size": "parameters"}.get(cost, cost))
+    axes.set_ylabel(report.objective)
+    _legend(axes)
+    return _png(figure)
+
+
+def tick_of(key: str) -> str:
+    """A settings key without its section."""
+    return key.rpartition(".")[2]
 
 
 def tick(name: str, number: int) -> str:

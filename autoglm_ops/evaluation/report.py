@@ -17,7 +17,7 @@ from autoglm_ops.evaluation.page import Material, page
 MARKER = "<!-- autoglm:run -->"
 """Stands once in every report, where the run's own facts go."""
 
-PLOTS = ("days", "reliability", "trials", "training")
+PLOTS = ("days", "reliability", "trials", "importance", "parallel", "front", "training")
 
 
 def render_html(material: Material, plots: Mapping[str, bytes]) -> str:

@@ -1,6 +1,6 @@
 """What a patch may move: entries of the search space and fixed settings, by dotted key, and how they move. Pure.
 
-A lever's value is a number, or one entry of `tune.space`: {loguniform|uniform|int: [low, high]} or {choice: [...]}.
+A lever's value is a number, or one entry of `tune.space`: {loguniform|uniform|int|adaptive: [low, high]} or {choice: [...]}.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def moved(value: Any, changes: Mapping[str, float]) -> Any:
         return changes["value"]
     kind, numbers = next(iter(value.items()))
     if kind == "choice":
-        return {kind: sorted({*numbers, *changes.values()})}
-    return {kind: [changes.get("low", numbers[0]), changes.get("high", numbers[1])]}
+        return {**value, kind: sorted({*numbers, *changes.values()})}
+    return {**value, kind: [changes.get("low", numbers[0]), changes.get("high", numbers[1])]}
 
 
 def step(value: float, target: float, limits: Limits, max_step: float, grain: int) -> float:
@@ -136,7 +136,7 @@ def is_whole(value: Any) -> bool:
     """Whether a lever takes integers only."""
     if isinstance(value, Mapping):
         kind, numbers = next(iter(value.items()))
-        return kind == "int" or (kind == "choice" and all(isinstance(number, int) for number in numbers))
+        return kind in ("int", "adaptive") or (kind == "choice" and all(isinstance(number, int) for number in numbers))
     return isinstance(value, int)
 
 

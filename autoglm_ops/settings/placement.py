@@ -40,6 +40,8 @@ class Cluster(Section):
     """How long a job may wait for its place, its image and its inputs."""
     team: Name = "default"
     priority: Literal["low", "normal", "high"] = "normal"
+    slots: int | None = Field(default=None, ge=1)
+    """Mapped tasks (trials, shards of data) that the team may have at once, over all DAG runs: an Airflow pool, autoglm-TEAM; null is no bound."""
     image: str | None = None
     """What jobs run in: the trainer image (docker/trainer.Dockerfile), by digest or tag."""
     resources: Resources = Resources()
@@ -50,7 +52,7 @@ class Cluster(Section):
     kubernetes: KubernetesPlace = KubernetesPlace()
     slurm: SlurmPlace = SlurmPlace()
     teams: dict[str, dict[str, Any]] = {}
-    """Team -> what is different for it: any of resources, priority, image, environment, secrets, kubernetes and slurm."""
+    """Team -> what is different for it: any of resources, priority, slots, image, environment, secrets, kubernetes and slurm."""
 
     @field_validator("environment")
     @classmethod
@@ -69,7 +71,7 @@ class Cluster(Section):
     def of_team(self, team: str) -> Cluster:
         """These settings as they are for `team`. Raises ValueError for a key that is not among those above."""
         own = self.teams.get(team, {})
-        if unknown := own.keys() - {"resources", "priority", "image", "environment", "secrets", "kubernetes", "slurm"}:
+        if unknown := own.keys() - {"resources", "priority", "slots", "image", "environment", "secrets", "kubernetes", "slurm"}:
             raise ValueError(f"teams.{team} may not set {sorted(unknown)[0]!r}")
         tree = self.model_dump(exclude={"teams"})
         for key, value in own.items():

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import date
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from autoglm_ops.contracts.space import spoken
 from autoglm_ops.settings.kinds import Count, Name, Positive, Section, Seed, Share
 from autoglm_ops.settings.placement import Cluster, Notify, Recovery, Serving, StoreSettings, Tracking
 
@@ -164,6 +165,12 @@ class Tune(Section):
     trials: int = Field(default=8, ge=1, le=10_000)
     steps: Count = 80
     """Optimiser steps a trial may take."""
+    parallel: int = Field(default=1, ge=1, le=1024)
+    """Trials of a round, which are asked for together and may be trained at once: in Airflow each is a mapped task. 1 trains them one
+    after the other in a warm process; the more, the less a trial can learn from those before it."""
+    objectives: tuple[Literal["quality", "latency", "size"], ...] = ("quality",)
+    """With several, the trial at the knee of their Pareto front is chosen. latency is counted (operations for one row), so that every
+    machine chooses alike; what was measured stands beside it in completed/tune.json."""
     looks: int = Field(default=3, ge=1, le=50)
     """How often a trial is scored at most; a score costs about as much as twenty steps."""
     folds: int = Field(default=1, ge=1, le=20)
@@ -174,7 +181,21 @@ class Tune(Section):
     history: bool = True
     """Let earlier studies warm-start a tunemaster study."""
     space: dict[str, dict[str, Any]] = {}
-    """Settings key -> {loguniform|uniform|int: [low, high]} or {choice: [...]}."""
+    """Settings key -> {loguniform|uniform|int|adaptive: [low, high]} or {choice: [...]}, or the same as text: tune.adaptive(32, 256)."""
+
+    @field_validator("objectives")
+    @classmethod
+    def _begin_with_quality(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value[:1] != ("quality",) or len(set(value)) != len(value):
+            raise ValueError("objectives begin with quality, and each is named once: [quality, latency, size]")
+        return value
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _in_words(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: spoken(entry) if isinstance(entry, str) else entry for key, entry in value.items()}
 
 
 class Train(Section):

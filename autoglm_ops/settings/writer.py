@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from autoglm_ops.contracts.record import write_text
+from autoglm_ops.errors import SettingsError
 from autoglm_ops.settings.layers import resolve
+
+_PASSWORD = re.compile(r"^[a-z0-9+.-]+://[^/@\s:]*:[^/@\s]+@", re.IGNORECASE)
 
 
 def write_resolved(path: Path, tree: dict[str, Any], origin: Mapping[str, str]) -> list[str]:
     """Put every key of `tree` that an override set into the file. Returns those keys; none leaves the file untouched."""
     resolve(tree, origin)
-    keys = [key for key, source in origin.items() if source != path.name]
+    keys = [key for key, source in origin.items() if source != path.name and not _holds_password(_get(tree, key), key, source)]
     if not keys:
         return []
     yaml = YAML()
@@ -29,6 +33,15 @@ def write_resolved(path: Path, tree: dict[str, Any], origin: Mapping[str, str]) 
     yaml.dump(document, buffer)
     write_text(path, buffer.getvalue())
     return keys
+
+
+def _holds_password(value: Any, key: str, source: str) -> bool:
+    """Whether it is a URL with a password, which comes by environment, stays there, and is in no file (threats F28)."""
+    if not isinstance(value, str) or not _PASSWORD.search(value):
+        return False
+    if not source.startswith("$"):
+        raise SettingsError(f"{key} ({source}) holds a password, and would be kept in records; give it by environment instead")
+    return True
 
 
 def _split(key: str) -> list[str]:

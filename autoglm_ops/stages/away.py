@@ -64,9 +64,9 @@ def latest(root: Path, name: str, settings: Settings) -> Sent:
 def _described(root: Path, name: str, settings: Settings) -> tuple[Sent, Work, str]:
     settings = settings.model_copy(update={"cluster": settings.cluster.of_team(settings.cluster.team)})
     spec = graph.find(name)
-    store, uri = _store(root, settings)
+    store, uri = store_of(root, settings)
     launcher, python = launchers.open_launcher(settings)
-    return Sent(spec, settings, store, launcher, _job(spec, settings, uri)), work_of(root, name, settings, store), python
+    return Sent(spec, settings, store, launcher, job_of(spec, settings, uri)), work_of(root, name, settings, store), python
 
 
 def launch(root: Path, name: str, settings: Settings) -> JobStatus:
@@ -104,13 +104,14 @@ def sweep(root: Path, settings: Settings, *, dry: bool = False) -> list[str]:
     launcher, _ = launchers.open_launcher(settings)
     if not isinstance(launcher, Queue):
         return []
-    store, _ = _store(root, settings)
+    store, _ = store_of(root, settings)
     return launcher.sweep(
         lambda key, attempt: exchange.finished(store, key) is None and exchange.newest(store, key) <= attempt, dry=dry
     )
 
 
-def _store(root: Path, settings: Settings) -> tuple[Store, str]:
+def store_of(root: Path, settings: Settings) -> tuple[Store, str]:
+    """The store that jobs of this workspace go through, and where a job finds it."""
     home = workplace.home(root)
     uri = settings.store.uri or str(home / "store")
     return open_store(uri, home), uri
@@ -170,7 +171,8 @@ def _store_setting(settings: Settings) -> dict[str, str]:
     return {} if settings.store.uri is None else {"AUTOGLM__STORE__URI": settings.store.uri}
 
 
-def _job(spec: Spec, settings: Settings, uri: str) -> JobSpec:
+def job_of(spec: Spec, settings: Settings, uri: str) -> JobSpec:
+    """What a launcher is asked for, for a job of stage `spec`; its command and key come with its work."""
     cluster = settings.cluster
     return JobSpec(
         name=spec.name,

@@ -35,6 +35,10 @@ SPECS: dict[str, Spec] = {
             "tuning",
             "training",
             "feedback/levers.py",
+            "planning",
+            "stages/desk.py",
+            "stages/plan.py",
+            "stages/sizes.py",
             after="tokenize plan",
             inputs="patches folders history",
             params="tune train model seed",
@@ -60,6 +64,7 @@ SPECS: dict[str, Spec] = {
         _stage(
             "report",
             "evaluation",
+            "tuning",
             after="validate prepare plan tune train evaluate gate",
             inputs="champion patches",
             params="evaluate",

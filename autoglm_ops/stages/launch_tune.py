@@ -33,7 +33,8 @@ def searched(job: LmJob, rate: Setting, trials: int, steps: int, folder: Path) -
     budget = study.Budget(trials=trials, steps=steps, seconds=SECONDS, seed=seed, context=f"{job.key()} {steps}")
     strategy = strategies.make("tpe", space, marks_of(steps), seed=seed, first=(default,))
     started = time.monotonic()
-    found = study.run(space, default, strategy, _Trials(job, steps), budget, study.Place(folder=folder))
+    session = study.Session(space, default, strategy, budget, study.Place(folder=folder))
+    found = study.run(session, _Trials(job, steps), budget)
     found = found.model_copy(update={"objective": "minus the validation loss"})
     chosen = float(f"{found.best['train.learning_rate']:.3g}")
     first, best = found.trials[0].value or 0.0, found.best_value or 0.0

@@ -17,7 +17,7 @@ def run(context: Context) -> Outcome:
     """Writes plan.json (ParallelPlan) and deepspeed.json. Raises Refused when the plan does not fit."""
     settings = context.settings
     meta = TokenMeta.read(context.output("tokenize", "meta.json"))
-    shape = _shape(ModelSpec.of(settings.model.model_dump(), meta, context.origin))
+    shape = exact_shape(ModelSpec.of(settings.model.model_dump(), meta, context.origin))
     plan = make_plan(
         HardwareSpec.read(context.input("hardware")),
         shape,
@@ -41,7 +41,7 @@ def run(context: Context) -> Outcome:
     return Outcome(reasons=plan.reasons, facts=facts)
 
 
-def _shape(spec: ModelSpec) -> ModelShape:
+def exact_shape(spec: ModelSpec) -> ModelShape:
     """Exact for a family the planner knows. `shape_of` comes first in any case: it refuses a folder nobody may train from."""
     rough = shape_of(spec)
     if spec.folder is None:

@@ -11,6 +11,7 @@ from autoglm_ops.evaluation import plots
 from autoglm_ops.evaluation.page import Material
 from autoglm_ops.evaluation.report import render_html, render_markdown
 from autoglm_ops.stages.base import Context, Outcome
+from autoglm_ops.tuning.importance import importance
 
 
 def run(context: Context) -> Outcome:
@@ -40,4 +41,5 @@ def _images(context: Context, material: Material) -> dict[str, bytes]:
     drawn = {path.stem: path.read_bytes() for path in sorted(context.output("evaluate", "plots").glob("*.png"))}
     if material.tuning.trials:
         drawn["trials"] = plots.trials(material.tuning)
+        drawn |= plots.study(material.tuning, importance(material.tuning))
     return drawn | {"training": plots.training(material.training)}

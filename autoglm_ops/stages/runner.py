@@ -53,6 +53,7 @@ def run_stage(name: str, root: Path, *, overrides: tuple[str, ...] = ()) -> Comp
     completion_path(root, name).unlink(missing_ok=True)
     try:
         inputs.update(check_inputs(spec, root))
+        _staged(spec, root)
         context = _context(spec, root, settings, inputs)
         outcome = graph.function(spec)(context)
         outputs = _publish(spec, context, inputs, outcome) if spec.dvc else {}
@@ -165,15 +166,23 @@ def _at(tree: dict[str, object], dotted: str) -> object:
     return node
 
 
-def _context(spec: Spec, root: Path, settings: Settings, inputs: dict[str, str]) -> Context:
-    staging = _staging(root, spec.name)
+def context_of(name: str, root: Path) -> Context:
+    """Where stage `name` would work, its inputs checked; for what is done beside the stage, which writes no output."""
+    spec = graph.find(name)
+    return _context(spec, root, _settings(root, ()), check_inputs(spec, root))
+
+
+def _staged(spec: Spec, root: Path) -> None:
     if spec.dvc:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+        shutil.rmtree(_staging(root, spec.name), ignore_errors=True)
+        _staging(root, spec.name).mkdir(parents=True)
+
+
+def _context(spec: Spec, root: Path, settings: Settings, inputs: dict[str, str]) -> Context:
     home = workplace.home(root)
     return Context(
         root=root,
-        out=staging,
+        out=_staging(root, spec.name),
         home=home,
         origin=workplace.origin(root),
         scratch=workplace.scratch(home, spec, settings, inputs),

@@ -23,7 +23,9 @@ from autoglm_ops.settings.layers import PREFIX
 from autoglm_ops.settings.placement import Cluster
 from autoglm_ops.settings.writer import write_resolved
 from autoglm_ops.stages import away, graph, loop, runner, snapshot
+from autoglm_ops.stages.desk import Told
 from autoglm_ops.stages.workplace import Workplace
+from autoglm_ops.tuning.rounds import Look
 from autoglm_ops.versioning import git
 
 BRANCH = "runs/"
@@ -199,6 +201,8 @@ def _sent(run: str, name: str, home: Path) -> away.Sent | None:
     runner.check_inputs(graph.find(name), root)
     if settings.cluster.backend != "kubernetes" or not away.is_away(name, settings) or _cached(root, name):
         return None
+    if _only_a_report(root, name):
+        return None
     from autoglm_ops.cluster import exchange
 
     with _without_overrides():
@@ -217,6 +221,27 @@ def take(root: Path, name: str, reason: str) -> Completion:
     return _believed(root, name, status)
 
 
+def ask(run: str, home: Path) -> tuple[Look, ...]:
+    """The trials that the run's study wants trained now, all at once; none when it is over, or its report is in DVC's cache."""
+    from autoglm_ops.stages import trials
+
+    root = workspace(run, home)
+    runner.check_inputs(graph.find(trials.STAGE), root)
+    if load(root / "params.yaml").tune.parallel == 1 or _cached(root, trials.STAGE):
+        return ()
+    with _without_overrides():
+        return trials.ask(root)
+
+
+def take_look(run: str, look: Look, home: Path) -> Told:
+    """Train one of them where `cluster` says. Raises TryAgain when whoever trained it died."""
+    from autoglm_ops.stages import trials
+
+    root = workspace(run, home)
+    with _without_overrides():
+        return trials.launch(root, look)
+
+
 def _cached(root: Path, name: str) -> bool:
     from autoglm_ops.versioning.dvc import Pipeline
 
@@ -228,8 +253,16 @@ def launch(root: Path, name: str) -> Completion:
     """Run a stage of the workspace in a process of its own, or where `cluster` says. Raises StageFailedError with its exit code."""
     settings = load(root / "params.yaml")
     with _without_overrides():
-        status = away.launch(root, name, settings) if away.is_away(name, settings) else _here(root, name, settings)
+        gone = away.is_away(name, settings) and not _only_a_report(root, name)
+        status = away.launch(root, name, settings) if gone else here(root, name, ("stage", name), settings)
     return _believed(root, name, status)
+
+
+def _only_a_report(root: Path, name: str) -> bool:
+    """Whether `name` is a study whose trials are all trained: no job of its own is worth that."""
+    from autoglm_ops.stages import trials
+
+    return name == trials.STAGE and trials.over(root)
 
 
 def _believed(root: Path, name: str, status: JobStatus) -> Completion:
@@ -240,12 +273,13 @@ def _believed(root: Path, name: str, status: JobStatus) -> Completion:
     return runner.require(name, root)
 
 
-def _here(root: Path, name: str, settings: Settings) -> JobStatus:
+def here(root: Path, name: str, command: tuple[str, ...], settings: Settings) -> JobStatus:
+    """`autoglm COMMAND` with the workspace's own code, as a process of this machine called `name`."""
     from autoglm_ops.cluster.local import LocalLauncher
 
     job = JobSpec(
         name=name,
-        command=(sys.executable, "-m", "autoglm_ops", "stage", name),
+        command=(sys.executable, "-m", "autoglm_ops", *command),
         workdir=str(root),
         environment={"AUTOGLM_CHECKOUT": str(root), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         deadline_seconds=settings.cluster.deadline_seconds,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from pathlib import Path
 
 from autoglm_ops.contracts.training import PastStudy, StudyHistory
@@ -11,6 +13,7 @@ from autoglm_ops.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]+@")
 KEPT = 20
 """Studies shown, the newest."""
 SCORED = 2
@@ -28,6 +31,27 @@ def history(settings: Settings, home: Path) -> StudyHistory:
         except Tampered as error:
             log.warning("an earlier study is left out: %s", error)
     return StudyHistory(studies=tuple(found))
+
+
+def keep_database(home: Path, scratch: Path) -> None:
+    """Keep a study's SQLite file, for optuna-dashboard; the same study again replaces it. On a server it stays where it is."""
+    from autoglm_ops.tuning.database import FILE
+
+    if (scratch / FILE).exists():
+        target = home / "studies" / f"{scratch.name}.db"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(scratch / FILE, target)
+        for old in sorted(target.parent.glob("*.db"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            old.unlink()
+
+
+def storages(settings: Settings, home: Path) -> tuple[str, ...]:
+    """Where studies can be opened, as optuna-dashboard takes it: the server's URL without its password, else a file each, the newest first."""
+    if settings.tracking.studies is not None:
+        return (_PASSWORD.sub(r"\1***@", settings.tracking.studies),)
+    files = sorted((home / "studies").glob("*.db"), key=lambda path: path.stat().st_mtime, reverse=True)
+    running = sorted((home / "scratch").glob("tune-*/study.db"))
+    return tuple(f"sqlite:///{path}" for path in (*running, *files))
 
 
 def keep(home: Path, study: PastStudy) -> None:

@@ -6,24 +6,31 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoglm_ops.contracts.arrays import TokenArrays, TokenMeta
 from autoglm_ops.contracts.feedback import PatchSet
+from autoglm_ops.contracts.record import digest_of
 from autoglm_ops.contracts.training import ParallelPlan, PastStudy, StudyHistory, TuningReport
-from autoglm_ops.errors import UsageError
+from autoglm_ops.errors import Refused, UsageError
 from autoglm_ops.feedback.levers import SPACE, apply
-from autoglm_ops.settings import Settings, resolve
-from autoglm_ops.stages import folders, studies
+from autoglm_ops.settings import Settings, load, resolve
+from autoglm_ops.stages import folders, sizes, studies
 from autoglm_ops.stages.base import Context, Outcome
+from autoglm_ops.stages.desk import Attended, Desk
 from autoglm_ops.training.models import ModelSpec, build, shape_of
 from autoglm_ops.training.recipe import Recipe
 from autoglm_ops.training.settings import overlay
+from autoglm_ops.tuning.front import settle
 from autoglm_ops.tuning.moves import PAUSING, SIZE
 from autoglm_ops.tuning.space import Space, changes, parse_space, patched
 
 if TYPE_CHECKING:
-    from autoglm_ops.tuning.study import Budget, Trainer
+    from autoglm_ops.training.trials import Trials
+    from autoglm_ops.tuning.moves import Strategy
+    from autoglm_ops.tuning.study import Budget, Session
 
 OBJECTIVE = "validation macro-F1"
 
@@ -31,20 +38,36 @@ OBJECTIVE = "validation macro-F1"
 def run(context: Context) -> Outcome:
     """Writes report.json (TuningReport). Raises UsageError (a bad space), BudgetSpent (the hard stop) or Refused."""
     started = time.monotonic()
-    raw, reasons = _patched(context.settings, PatchSet.read(context.input("patches")))
-    space = parse_space(raw)
-    if not context.settings.tune.enabled:
-        report = _off(space, "tune.enabled is false")
-    elif not space.dimensions:
-        report = _off(space, "tune.space is empty")
+    space, reasons, why_not = searched(context)
+    trained: dict[str, Any] = {}
+    if why_not:
+        report = _off(space, why_not)
     else:
-        report = _study(context, space)
+        report, trained = _study(ready(context, space))
     report = report.model_copy(update={"reasons": (*reasons, *report.reasons)})
     report.write(context.out / "report.json")
     _remember(context, report)
     shutil.rmtree(context.scratch, ignore_errors=True)
     facts = {"verdict": report.verdict, "trials": len(report.trials), "best_value": report.best_value}
-    return Outcome(reasons=report.reasons, facts=facts, measured={"seconds": round(time.monotonic() - started, 3)})
+    measured = {"seconds": round(time.monotonic() - started, 3), **({"trials": trained} if trained else {})}
+    return Outcome(reasons=report.reasons, facts=facts, measured=measured)
+
+
+def searched(context: Context) -> tuple[Space, tuple[str, ...], str]:
+    """The space as production patched it, what each patch did, and why nothing is searched ("" when something is)."""
+    raw, reasons = _patched(context.settings, PatchSet.read(context.input("patches")))
+    if not context.settings.tune.enabled:
+        return parse_space({}), reasons, "tune.enabled is false"
+    if sizes.searched(raw):
+        raw, cut = sizes.adapted_to(context, raw)
+        reasons = (*reasons, *cut)
+    space = parse_space(raw)
+    if not space.dimensions:
+        raise UsageError(
+            "tune.space is empty while tune.enabled is true; name what may be tried, for example train.learning_rate: {loguniform: "
+            "[1e-3, 1e-2]}, or set tune.enabled to false"
+        )
+    return space, reasons, ""
 
 
 def _patched(settings: Settings, patches: PatchSet) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -67,32 +90,80 @@ def _off(space: Space, why: str) -> TuningReport:
     )
 
 
-def _study(context: Context, space: Space) -> TuningReport:
-    # One thread, read when torch is imported: two on busy cores wait for each other (a trial took 46 CPU seconds instead of 10), and
-    # the sums of one thread are the same however many cores a machine has.
-    os.environ["OMP_NUM_THREADS"] = "1"
-    import torch
+@dataclass(frozen=True)
+class Ready:
+    """A study as the settings say, before its database is opened and before torch is imported."""
 
+    context: Context
+    space: Space
+    default: dict[str, Any]
+    strategy: Strategy
+    budget: Budget
+    desk: Desk
+
+    @property
+    def restarts(self) -> int:
+        return self.context.settings.recovery.restarts
+
+    def session(self) -> Session:
+        """The study, open. One process at a time may have it so."""
+        from autoglm_ops.tuning import study
+
+        place = study.Place(folder=self.context.scratch, url=self.context.settings.tracking.studies)
+        return study.Session(self.space, self.default, self.strategy, self.budget, place)
+
+
+def ready(context: Context, space: Space) -> Ready:
+    """The study of `space`. Raises UsageError when the present settings do not go with it."""
     from autoglm_ops.tuning import strategies, study
 
-    torch.set_num_threads(1)
-    tune, budget = context.settings.tune, budget_of(context.settings, context.scratch.name)
+    settings = context.settings
     meta = TokenMeta.read(context.output("tokenize", "meta.json"))
-    default = study.checked(space, _present(context.settings, meta, context, space))
-    rungs = rungs_of(context.settings)
+    default = study.checked(space, _present(settings, meta, context, space))
     strategy = strategies.make(
-        tune.strategy,
+        settings.tune.strategy,
         space,
-        rungs,
-        seed=context.settings.seed,
+        rungs_of(settings),
+        seed=settings.seed,
         first=(default,),
         earlier=_earlier(context),
         cost=_cost(context, meta),
     )
-    place = study.Place(folder=context.scratch, url=context.settings.tracking.studies)
-    report = study.run(space, default, strategy, _trials(context, meta, rungs), budget, place)
-    heard = getattr(strategy, "reasons", ())
-    return report.model_copy(update={"reasons": (*report.reasons, *heard)})
+    budget = budget_of(settings, context.scratch.name)
+    return Ready(context, space, default, strategy, budget, Desk(context.scratch / "looks"))
+
+
+def _study(made: Ready) -> tuple[TuningReport, dict[str, Any]]:
+    """Run the study to its end, here; looks that tasks of their own have taken are not taken again. With what those measured."""
+    from autoglm_ops.tuning import study
+
+    lazy = _Lazy(made.context)
+    trainer = Attended(made.desk, lazy, made.restarts)
+    report = study.run(made.session(), trainer, made.budget)
+    objectives = made.context.settings.tune.objectives
+    if len(objectives) > 1:
+        done = (trial for trial in report.trials if trial.state == "complete")
+        report = settle(report, objectives, {trial.number: sizes.costs(made.context, trial.params) for trial in done})
+    heard = getattr(made.strategy, "reasons", ())
+    return report.model_copy(update={"reasons": (*report.reasons, *heard)}), {**made.desk.measured(), **lazy.measured}
+
+
+class _Lazy:
+    """A `Trainer` that imports torch when it first has to train: a study whose looks were all taken elsewhere needs none."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._trainer: Trials | None = None
+
+    @property
+    def measured(self) -> dict[str, dict[str, float]]:
+        """What was measured here, by trial."""
+        return self._trainer.measured if self._trainer is not None else {}
+
+    def __call__(self, number: int, choices: dict[str, Any], since: int, to: int) -> float:
+        if self._trainer is None:
+            self._trainer = trainer_of(self._context)
+        return self._trainer(number, choices, since, to)
 
 
 def budget_of(settings: Settings, name: str) -> Budget:
@@ -105,6 +176,7 @@ def budget_of(settings: Settings, name: str) -> Budget:
         trials=asked.trials or (SIZE if pausing else tune.trials),
         steps=tune.steps,
         total=asked.steps or (tune.trials * tune.steps if pausing else None),
+        parallel=tune.parallel,
         seconds=tune.seconds,
         cost=asked.cost,
         hourly=asked.hourly,
@@ -143,16 +215,38 @@ def dry_run(settings: Settings, patches: PatchSet, plan: ParallelPlan | None) ->
     }
 
 
-def _trials(context: Context, meta: TokenMeta, rungs: tuple[int, ...]) -> Trainer:
+def difference(settings: Settings, other: Path) -> tuple[str, ...]:
+    """How the space of `other`, a params.yaml or a study's report.json, becomes that of the settings: its version, and a line a key."""
+    if other.suffix == ".json":
+        theirs = TuningReport.read(other).space
+    else:
+        theirs = load(other, environ={}).tune.space
+    lines = changes(theirs, settings.tune.space)
+    versions = f"version {digest_of(theirs)[:12]} becomes {digest_of(settings.tune.space)[:12]}"
+    return (versions, *lines) if lines else ()
+
+
+def trainer_of(context: Context) -> Trials:
     """Trains with choices laid over the settings."""
+    # One thread, read when torch is imported: two on busy cores wait for each other (a trial took 46 CPU seconds instead of 10), and
+    # the sums of one thread are the same however many cores a machine has.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
     from autoglm_ops.training.initial import start
     from autoglm_ops.training.rows import Rows
     from autoglm_ops.training.trials import Trials, folds_of
 
+    torch.set_num_threads(1)
     tokens, settings = context.output("tokenize"), context.settings
+    meta, rungs = TokenMeta.read(context.output("tokenize", "meta.json")), rungs_of(settings)
     rows = Rows(TokenArrays.open(tokens, "train"), TokenArrays.open(tokens, "validation"), meta.pad_id, len(meta.labels))
 
+    fits = sizes.fits(context) if sizes.searched(settings.tune.space) else None
+
     def prepare(choices: Mapping[str, Any], count: int) -> tuple[Any, Recipe]:
+        if fits and (why := fits(choices)):
+            raise Refused(f"unfit: {why}")
         changed = resolve(overlay(settings.model_dump(mode="json"), choices))
         recipe = Recipe.of(changed.train.model_dump(), rows=count, seed=settings.seed, steps=settings.tune.steps)
         spec = ModelSpec.of(changed.model.model_dump(), meta, context.origin)
@@ -163,7 +257,8 @@ def _trials(context: Context, meta: TokenMeta, rungs: tuple[int, ...]) -> Traine
         module = start(build(spec, settings.seed), recipe.initial, spec, rows.train)
         return module, recipe.model_copy(update={"report": rungs})
 
-    return Trials(context.scratch / "trials", folds_of(rows, settings.tune.folds), prepare)
+    timed = "latency" in settings.tune.objectives
+    return Trials(context.scratch / "trials", folds_of(rows, settings.tune.folds), prepare, timed=timed)
 
 
 def _cost(context: Context, meta: TokenMeta) -> Callable[[Mapping[str, Any]], float]:
@@ -210,6 +305,7 @@ def _remember(context: Context, report: TuningReport) -> None:
             trials=report.trials,
         )
         studies.keep(context.home, study)
+        studies.keep_database(context.home, context.scratch)
 
 
 def _present(settings: Settings, meta: TokenMeta, context: Context, space: Space) -> dict[str, Any]:

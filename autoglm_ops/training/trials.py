@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from autoglm_ops.training import checkpoint
 from autoglm_ops.training.plain import PlainEngine
 from autoglm_ops.training.progress import Progress
 from autoglm_ops.training.recipe import Recipe
-from autoglm_ops.training.rows import Rows, fit
+from autoglm_ops.training.rows import Rows, fit, score
 
 Prepare = Callable[[Mapping[str, Any], int], tuple[Any, Recipe]]
 """(choices, training rows) → a fresh module and the recipe, whose `report` are the steps a trial may be paused at."""
@@ -35,10 +36,12 @@ class _Live:
 class Trials:
     """Keeps one trial in memory; the others lie in `root` as checkpoints, written when a trial gives way to another.
 
-    `folds`: the data of each model of a trial, whose scores are averaged.
+    `folds`: the data of each model of a trial, whose scores are averaged. `measured`: by trial, when `timed`, its latency.
     """
 
-    def __init__(self, root: Path, folds: Sequence[Rows], prepare: Prepare) -> None:
+    def __init__(self, root: Path, folds: Sequence[Rows], prepare: Prepare, *, timed: bool = False) -> None:
+        self.measured: dict[str, dict[str, float]] = {}
+        self._timed = timed
         self._root, self._folds, self._prepare = root, tuple(folds), prepare
         self._number = -1
         self._live = list[_Live]()
@@ -46,12 +49,14 @@ class Trials:
     def __call__(self, number: int, choices: Mapping[str, Any], since: int, to: int) -> float:
         """Train to step `to` and return the mean score there. Raises Diverged, and what the model's settings raise."""
         if number != self._number:
-            self._pause()
+            self.pause()
             self._number = -1
             self._live = [self._opened(number, fold, choices) for fold in range(len(self._folds))]
             self._number = number
         scores = [self._to(live, rows, to) for live, rows in zip(self._live, self._folds, strict=True)]
         if to >= self._live[0].recipe.steps:
+            if self._timed:
+                self.measured[str(number)] = {"latency_ms": _latency(self._live[0].engine, self._folds[0])}
             self._drop(number)
         return round(float(np.mean(scores)), 6)
 
@@ -75,7 +80,8 @@ class Trials:
             live.engine.restore(weights, state)
         return live
 
-    def _pause(self) -> None:
+    def pause(self) -> None:
+        """Leave the trial in memory as a checkpoint, for whoever goes on with it."""
         for fold, live in enumerate(self._live):
             if 0 < live.progress.step < live.recipe.steps:
                 checkpoint.save(self._place(self._number, fold), live.key, live.engine, live.progress)
@@ -85,6 +91,18 @@ class Trials:
 
     def _place(self, number: int, fold: int) -> Path:
         return self._root / f"trial-{number}" / f"fold-{fold}"
+
+
+def _latency(engine: PlainEngine, rows: Rows) -> float:
+    """Milliseconds for one row, the median of ten single rows after one that warms up."""
+    count = min(11, len(rows.validation))
+    taken = []
+    for row in range(count):
+        part = rows.validation.take(np.array([row]))
+        began = time.perf_counter()
+        score(engine, part, rows.pad_id, rows.labels)
+        taken.append((time.perf_counter() - began) * 1e3)
+    return round(float(np.median(taken[1:] or taken)), 3)
 
 
 def folds_of(rows: Rows, count: int) -> tuple[Rows, ...]:

@@ -19,14 +19,16 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from autoglm_ops.contracts.record import digest_of
-from autoglm_ops.errors import Refused, Tampered, TryAgain
+from autoglm_ops.errors import Refused, Tampered, TryAgain, UsageError
 from autoglm_ops.tuning.moves import Seen
+from autoglm_ops.tuning.rounds import Look, Round
 from autoglm_ops.tuning.samplers import suggest
 from autoglm_ops.tuning.space import Space, changes
 
 log = logging.getLogger(__name__)
 
 LOOK = "look:"
+ROUND = "round"
 DEAD = "dead"
 FILE = "study.db"
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -91,6 +93,27 @@ class Database:
             self._study.tell(self._trial(number), state={"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}[state])
         self.states[number] = state
 
+    def begin(self, asked: Round) -> None:
+        """Keep a round before anything of it is done, so that whoever opens the study next takes the same looks."""
+        looks = [look.model_dump(mode="json") for look in asked.looks]
+        self._study.set_user_attr(ROUND, {"looks": looks, "pruned": list(asked.pruned)})
+        self.give_up(asked)
+
+    def give_up(self, asked: Round) -> None:
+        for number in asked.pruned:
+            self.close(number, "pruned")
+
+    def round(self) -> Round | None:
+        """The round that was begun last; its looks as far as they are not taken yet."""
+        kept = self._study.user_attrs.get(ROUND)
+        if kept is None:
+            return None
+        looks = [Look.model_validate(look) for look in kept["looks"]]
+        return Round(tuple(look for look in looks if not self._taken(look)), tuple(kept["pruned"]))
+
+    def _taken(self, look: Look) -> bool:
+        return look.number < len(self) and (look.to in self._scores[look.number] or self.states[look.number] != "running")
+
     def choices(self, number: int) -> dict[str, Any]:
         return dict(self._choices[number])
 
@@ -141,6 +164,10 @@ def _open(url: str, name: str, path: Path | None) -> optuna.Study:
         storage = RDBStorage(url)
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
         study.get_trials(deepcopy=False)
+    except ImportError as error:
+        raise UsageError(
+            "tracking.studies names a database whose driver is not here; install the extra tune, or that driver"
+        ) from error
     except OperationalError as error:
         if path is None:
             raise TryAgain(f"the study's database server does not answer: {_first_line(error)}") from error

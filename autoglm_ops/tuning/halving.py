@@ -25,7 +25,7 @@ class Halving:
             reached = sorted((trial.at(rung), trial.number) for trial in view.trials if trial.step >= rung)
             for _, number in reached[: len(reached) // FACTOR]:
                 trial = view.trials[number]
-                if trial.step == rung and not trial.closed:
+                if trial.step == rung and trial.idle:
                     return Continue(trial=number, to=following(self._rungs, rung), why=f"among the best third at step {rung}")
         if len(view.trials) < view.budget:
             return Start(choices=self._proposer.propose(view), to=self._rungs[0])
@@ -33,7 +33,7 @@ class Halving:
 
     def _rest(self, view: View) -> Move:
         """No more may be started: the best of those that are paused goes on, while steps are left."""
-        paused = [trial for trial in view.trials if not trial.closed and trial.step < view.steps]
+        paused = [trial for trial in view.trials if trial.idle and trial.step < view.steps]
         best = min(paused, key=lambda trial: (-trial.step, trial.loss, trial.number), default=None)
         if best is None:
             return Stop(why="nothing is left to continue")

@@ -76,8 +76,9 @@ class TuneMaster:
         if waiting:
             return waiting[0]
         least, blind = self._least, self._blind(taken)
+        known = any(trial.curve for trial in view.trials)
         if blind is None or (
-            len(view.trials) >= least and EXPLORE * sum(t.step for t in view.trials) <= blind * self._rungs[0]
+            known and len(view.trials) >= least and EXPLORE * sum(t.step for t in view.trials) <= blind * self._rungs[0]
         ):
             return None
         return int(self._order[blind])
@@ -93,13 +94,13 @@ class TuneMaster:
     def _best(self, view: View, rows: list[int]) -> Move:
         """The configuration of most expected improvement per cost."""
         trained = dict(zip(rows, view.trials, strict=True))
-        paused = [row for row, trial in trained.items() if not trial.closed and trial.step < view.steps]
+        paused = [row for row, trial in trained.items() if trial.idle and trial.step < view.steps]
         new = [row for row in range(self._pool.offered) if row not in trained] if len(view.trials) < view.budget else []
         asked = np.array([*paused, *new], dtype=np.int64)
         if not len(asked):
             return Stop(why="every configuration is trained")
-        seen, values = self._seen(view, rows)
         fitted = self._model(view)
+        seen, values = self._believed(view, rows, fitted)
         end = np.ones(len(asked))
         points = Points(asked, end, self._promised(asked, end))
         mean, spread = curves.predict(fitted.model, fitted.alike, seen, values, points)
@@ -123,10 +124,24 @@ class TuneMaster:
         where, time = np.array(row, dtype=np.int64), curves.log_time(np.array(step), view.steps)
         return Points(where, time, self._promised(where, time)), scaled(np.array(loss), first)
 
+    def _believed(self, view: View, rows: list[int], fitted: _Fitted) -> tuple[Points, Array]:
+        """What is known, and for trials under way what the model expects of them, so that a round does not ask for one thing twice."""
+        seen, values = self._seen(view, rows)
+        busy = [(row, trial.busy) for row, trial in zip(rows, view.trials, strict=True) if trial.busy]
+        if not busy:
+            return seen, values
+        where = np.array([row for row, _ in busy], dtype=np.int64)
+        time = curves.log_time(np.array([step for _, step in busy]), view.steps)
+        asked = Points(where, time, self._promised(where, time))
+        mean, _ = curves.predict(fitted.model, fitted.alike, seen, values, asked)
+        joined = Points(*(np.concatenate(pair) for pair in zip(seen, asked, strict=True)))
+        return joined, np.concatenate([values, mean])
+
     def _model(self, view: View) -> _Fitted:
         """Hyper-parameters as fitted when the last of FITS was reached: a function of the looks alone, remembered."""
         features = self._features
-        marks = [count for count in FITS if count >= (COLD if self._promise is None else WARM) and count <= len(view.trials)]
+        scored = sum(1 for trial in view.trials if trial.curve)
+        marks = [count for count in FITS if count >= (COLD if self._promise is None else WARM) and count <= scored]
         start = self._promise.model if self._promise else curves.prior_model(features.shape[1])
         current = _Fitted((), start, np.zeros((0, 0)))
         for place, count in enumerate(marks):

@@ -21,7 +21,7 @@ PAUSING = frozenset({"halving", "tunemaster", "hyperband"})
 
 class Seen(Record):
     """One trial so far. `curve`: (step, loss) after each evaluation, less is better. An open one is being trained, paused or trained to
-    its end; the others are given up, or could not be trained."""
+    its end; the others are given up, or could not be trained. `busy`: the step it is being trained to in this round, 0 for none."""
 
     model_config = {**Record.model_config, "allow_inf_nan": True}  # a trial that diverged has an infinite loss
 
@@ -29,10 +29,16 @@ class Seen(Record):
     choices: dict[str, Any]
     curve: tuple[tuple[int, float], ...] = ()
     state: Literal["open", "pruned", "failed"] = "open"
+    busy: int = 0
 
     @property
     def closed(self) -> bool:
         return self.state != "open"
+
+    @property
+    def idle(self) -> bool:
+        """Whether it may be moved on: not given up, and not under way already."""
+        return not self.closed and not self.busy
 
     @property
     def step(self) -> int:
@@ -69,6 +75,19 @@ class View(Record):
         )
         return self.model_copy(update={"trials": trials, "looks": kept})
 
+    def after(self, move: Start | Continue | Prune) -> View:
+        """The study while `move` is under way: its trial busy, its steps spent, its score not known; a pruned one is closed."""
+        trials = list(self.trials)
+        if isinstance(move, Prune):
+            trials[move.trial] = trials[move.trial].model_copy(update={"state": "pruned"})
+            return self.model_copy(update={"trials": tuple(trials)})
+        if isinstance(move, Start):
+            trials.append(Seen(number=len(trials), choices=move.choices))
+        number = len(trials) - 1 if isinstance(move, Start) else move.trial
+        left = None if self.left is None else self.left - (move.to - trials[number].step)
+        trials[number] = trials[number].model_copy(update={"busy": move.to})
+        return self.model_copy(update={"trials": tuple(trials), "left": left})
+
 
 class Start(Record):
     choices: dict[str, Any]
@@ -95,7 +114,11 @@ Move = Start | Continue | Prune | Stop
 
 
 class Strategy(Protocol):
-    """A pure decision: equal views give equal moves."""
+    """A pure decision: equal views give equal moves.
+
+    Trials that are `busy` are under way in the present round. A strategy that would rather know their scores first answers with one of
+    them, or with Stop: the round then goes as it is.
+    """
 
     def next(self, view: View) -> Move: ...
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
@@ -50,12 +51,13 @@ class Asked:
 
     def next(self, view: View) -> Move:
         self._follow(view)
-        if view.trials and not view.trials[-1].closed:
-            last = view.trials[-1]
-            if last.number > 0 and last.curve and self._open is not None and self._open.should_prune():
-                return Prune(trial=last.number, why="worse than the earlier ones at this step")
-            if last.step < view.steps:
-                return Continue(trial=last.number, to=following(self._rungs, last.step))
+        for trial in view.trials:
+            whole = trial.step >= view.steps
+            if trial.idle and (not whole or trial is view.trials[-1]):
+                if trial.number > 0 and trial.curve and self._told[trial.number][0].should_prune():
+                    return Prune(trial=trial.number, why="worse than the earlier ones at this step")
+                if not whole:
+                    return Continue(trial=trial.number, to=following(self._rungs, trial.step))
         if len(view.trials) >= (view.budget if self._limit is None else min(self._limit, view.budget)):
             return Stop(why=f"{len(view.trials)} trials are done")
         return Start(choices=self.propose(view), to=self._rungs[0])
@@ -66,7 +68,7 @@ class Asked:
         if len(view.trials) < len(self._first):
             return dict(self._first[len(view.trials)])
         if self._pending is None:
-            self._finish()
+            self._close(view, len(view.trials))
             self._study.sampler = self._make(self._seed + len(view.trials))
             self._pending = self._ask()
             self._study.sampler = optuna.samplers.RandomSampler(seed=self._seed)
@@ -79,34 +81,35 @@ class Asked:
         self._closed = set[int]()
         self._pending = None
 
-    @property
-    def _open(self) -> optuna.Trial | None:
-        return self._told[-1][0] if self._told else None
-
     def _follow(self, view: View) -> None:
         """Bring the study in memory to where the records are."""
         if any(mine.choices != shown.choices for (_, mine), shown in zip(self._told, view.trials, strict=False)):
             self._reset()
         for shown in view.trials:
             if shown.number == len(self._told):
-                self._finish()
                 self._told.append((self._started(shown), Seen(number=shown.number, choices=shown.choices)))
             trial, known = self._told[shown.number]
             if known != shown and shown.number not in self._closed:  # what is closed there can take no more scores
                 for step, loss in shown.curve[len(known.curve) :]:
                     trial.report(min(loss, 1e9), step)
             self._told[shown.number] = (trial, shown)
+        self._close(view, len(view.trials) - 1)  # the last one may still be given up
 
-    def _finish(self) -> None:
-        """Close every trial told so far."""
+    def _close(self, view: View, count: int) -> None:
+        """Close what has ended: given up, or, of the first `count` trials, trained whole."""
         for trial, seen in self._told:
-            if seen.number in self._closed:
-                continue
-            self._closed.add(seen.number)
-            if seen.state == "open":
-                self._study.tell(trial, min(seen.loss, 1e9))
-            else:
-                self._study.tell(trial, state=TrialState.PRUNED if seen.state == "pruned" else TrialState.FAIL)
+            if seen.closed or (seen.number < count and seen.step >= view.steps):
+                self._finish(trial, seen)
+
+    def _finish(self, trial: optuna.Trial, seen: Seen) -> None:
+        """Close a trial that has ended. One that is paused stays open there: its later scores count, too."""
+        if seen.number in self._closed:
+            return
+        self._closed.add(seen.number)
+        if seen.state == "open":
+            self._study.tell(trial, min(seen.loss, 1e9))
+        else:
+            self._study.tell(trial, state=TrialState.PRUNED if seen.state == "pruned" else TrialState.FAIL)
 
     def _started(self, shown: Seen) -> optuna.Trial:
         pending, self._pending = self._pending, None
@@ -131,16 +134,16 @@ def random(space: Space, rungs: Sequence[int], *, seed: int, **more: Any) -> Ask
 
 
 def grid(space: Space, rungs: Sequence[int], *, seed: int, **more: Any) -> Asked:
-    """Every point of a grid, in random order, each trained whole."""
+    """Every point of a grid, in random order, each trained whole. (Optuna's own sampler forgets which points a killed study had tried.)"""
     points = grid_points(space)
-    sampler = optuna.samplers.GridSampler
+    active = [_active(space, dict(zip(points, values, strict=True))) for values in itertools.product(*points.values())]
+    first = list(more.pop("first", ()))
+    distinct = [one for place, one in enumerate(active) if one not in active[:place] and one not in first]
+    np.random.default_rng(seed).shuffle(distinct)
+    chosen = (*first, *distinct)
+    sampler = optuna.samplers.RandomSampler
     return Asked(
-        space,
-        rungs[-1:],
-        seed=seed,
-        sampler=lambda number: sampler(points, seed=seed),
-        limit=len(list(itertools.product(*points.values()))) + len(more.get("first", ())),
-        **more,
+        space, rungs[-1:], seed=seed, sampler=lambda number: sampler(seed=number), first=chosen, limit=len(chosen), **more
     )
 
 
@@ -183,6 +186,11 @@ def grid_points(space: Space, levels: int = GRID_LEVELS) -> dict[str, list[Any]]
     return points
 
 
+def _active(space: Space, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what a condition rules out."""
+    return {dimension.key: choices[dimension.key] for dimension in space.ordered if dimension.active(choices)}
+
+
 def suggest(trial: optuna.Trial, space: Space) -> None:
     """Let the trial's sampler choose a value for every dimension that counts."""
     for dimension in space.ordered:
@@ -195,6 +203,6 @@ def _suggest(trial: optuna.Trial, dimension: Dimension) -> None:
     if dimension.kind == "choice":
         trial.suggest_categorical(key, dimension.options)
     elif dimension.kind == "int":
-        trial.suggest_int(key, int(low), int(high))
+        trial.suggest_int(key, int(low), int(high), step=dimension.step)
     else:
         trial.suggest_float(key, low, high, log=dimension.kind == "loguniform")

@@ -44,6 +44,8 @@ class Dimension(Record):
     low: float = 0.0
     high: float = 0.0
     options: tuple[Any, ...] = ()
+    step: int = 1
+    """Of whole numbers: they lie so far apart, from `low` on."""
     when: Condition | None = None
 
     def active(self, choices: Mapping[str, Any]) -> bool:
@@ -52,7 +54,8 @@ class Dimension(Record):
     def contains(self, value: Any) -> bool:
         if self.kind == "choice":
             return value in self.options
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        inside = isinstance(value, int | float) and self.low <= value <= self.high
+        return inside and (self.step == 1 or (value - self.low) % self.step == 0)
 
     def as_setting(self) -> dict[str, Any]:
         """As it stands in params.yaml."""
@@ -60,14 +63,16 @@ class Dimension(Record):
         if self.kind == "choice":
             return {"choice": list(self.options), **when}
         bounds = (self.low, self.high)
-        return {self.kind: [int(bound) for bound in bounds] if self.kind == "int" else list(bounds), **when}
+        step = {"step": self.step} if self.step != 1 else {}
+        return {self.kind: [int(bound) for bound in bounds] if self.kind == "int" else list(bounds), **step, **when}
 
     def value(self, place: float) -> Any:
         """The value at `place` of [0, 1): even on the axis that the kind says."""
         if self.kind == "choice":
             return self.options[min(int(place * len(self.options)), len(self.options) - 1)]
         if self.kind == "int":
-            return min(int(self.low + place * (self.high - self.low + 1)), int(self.high))
+            count = (int(self.high) - int(self.low)) // self.step + 1
+            return int(self.low) + min(int(place * count), count - 1) * self.step
         if self.kind == "loguniform":
             return min(self.high, math.exp(math.log(self.low) + place * (math.log(self.high) - math.log(self.low))))
         return self.low + place * (self.high - self.low)
@@ -156,16 +161,20 @@ def _parse(key: str, value: Any, known: Collection[str]) -> Dimension:
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
         raise UsageError(f"{where} is not a setting that can be tuned; {hint}")
     when = _condition(key, value.get("when")) if isinstance(value, Mapping) else None
-    value = {name: bounds for name, bounds in value.items() if name != "when"} if isinstance(value, Mapping) else value
+    step = value.get("step", 1) if isinstance(value, Mapping) and "int" in value else 1
+    beside = {"when", "step"} if isinstance(value, Mapping) and "int" in value else {"when"}
+    value = {name: bounds for name, bounds in value.items() if name not in beside} if isinstance(value, Mapping) else value
     if not isinstance(value, Mapping) or len(value) != 1 or next(iter(value)) not in KINDS:
         raise UsageError(
-            f"{where} = {value!r} must be one of {{{' | '.join(KINDS)}: [...]}}, for example {{uniform: [0.0, 0.4]}}"
+            f"{where} = {value!r} must be one of {{{' | '.join((*KINDS, 'adaptive'))}: [...]}}, for example {{uniform: [0.0, 0.4]}}"
         )
     kind, bounds = next(iter(value.items()))
     if not isinstance(bounds, list | tuple):
         raise UsageError(f"{where}: {kind} takes a list, but got {bounds!r}")
     found = _choice(key, where, bounds) if kind == "choice" else _range(key, where, kind, bounds)
-    return found.model_copy(update={"when": when})
+    if type(step) is not int or step < 1 or (kind == "int" and (found.high - found.low) % step):
+        raise UsageError(f"{where}: step = {step!r} must be a whole number that leads from {found.low} to {found.high}")
+    return found.model_copy(update={"when": when, "step": step})
 
 
 def _condition(key: str, when: Any) -> Condition | None:

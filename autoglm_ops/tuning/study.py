@@ -17,7 +17,8 @@ from autoglm_ops.contracts.record import Record, digest_of
 from autoglm_ops.contracts.training import Trial, TuningReport
 from autoglm_ops.errors import BudgetSpent, Refused, UsageError
 from autoglm_ops.tuning.database import Database
-from autoglm_ops.tuning.moves import Continue, Prune, Start, Stop, Strategy, View
+from autoglm_ops.tuning.moves import Strategy, View
+from autoglm_ops.tuning.rounds import Look, ask
 from autoglm_ops.tuning.space import Space
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Trainer(Protocol):
 class Budget(Record):
     """What a study may take. trials: that may be started. steps: of one whole training. total: steps of all trials, None for no bound.
 
+    parallel: looks of a round, which may be taken at once; a study of another number of them is another study.
     seconds, and cost at `hourly` money an hour, are the hard stop of this process. seed: of the strategy. context: what else the scores
     depend on, which names the study.
     """
@@ -46,6 +48,7 @@ class Budget(Record):
     trials: int
     steps: int
     total: int | None = None
+    parallel: int = 1
     seconds: float
     cost: float | None = None
     hourly: float = 0.0
@@ -79,35 +82,60 @@ class Place(Record):
     url: str | None = None
 
 
-def run(
-    space: Space,
-    default: Mapping[str, Any],
-    strategy: Strategy,
-    trainer: Trainer,
-    budget: Budget,
-    place: Place,
-    clock: Callable[[], float] = time.monotonic,
-) -> TuningReport:
-    """Run or continue the study. Trial 0 is `default`, the present settings, so the best is never worse than they are.
-
-    Raises BudgetSpent at the hard stop, Refused when no trial could be trained, UsageError when the present value of a choice is not among
-    its options, and what `Database` raises.
-    """
+def run(session: Session, trainer: Trainer, budget: Budget, clock: Callable[[], float] = time.monotonic) -> TuningReport:
+    """Run or continue the study, every look of it here. Raises BudgetSpent at the hard stop, Refused when no trial could be trained."""
     started = clock()
-    checked(space, default)
-    database = Database(place.folder, place.url, budget.name, space, default)
-    if len(database):
-        log.info("continuing the study: %d trials were begun", len(database))
-    while not isinstance(move := strategy.next(view(database, budget)), Stop):
-        if isinstance(move, Prune):
-            database.close(move.trial, "pruned")
-            continue
-        number = database.create(move.choices) if isinstance(move, Start) else move.trial
-        _look(database, number, move, trainer)
-        budget.check(clock() - started, f"in trial {number + 1} of {budget.trials} at step {move.to}")
-    _settle(database, budget.steps)
-    log.info("the study is done: %s", move.why)
-    return _report(database, space, move.why)
+    while looks := session.pending():
+        for look in looks:
+            session.take(look, trainer)
+            budget.check(clock() - started, f"in trial {look.number + 1} of {budget.trials} at step {look.to}")
+    return session.report()
+
+
+class Session:
+    """The study, open: what is to be looked at next, and what became of it. One process at a time, the coordinator, holds one.
+
+    Trial 0 is `default`, the present settings, so the best is never worse than they are. Raises UsageError when the present value of a
+    choice is not among its options, and what `Database` raises.
+    """
+
+    def __init__(self, space: Space, default: Mapping[str, Any], strategy: Strategy, budget: Budget, place: Place) -> None:
+        checked(space, default)
+        self._space, self._strategy, self._budget, self._why = space, strategy, budget, ""
+        self._database = Database(place.folder, place.url, budget.name, space, default)
+        if len(self._database):
+            log.info("continuing the study: %d trials were begun", len(self._database))
+
+    def pending(self) -> tuple[Look, ...]:
+        """The looks of the present round that are not taken yet, in their order; none when the study is over."""
+        database, size = self._database, self._budget.parallel
+        begun = database.round() if size > 1 else None
+        if begun is not None:
+            database.give_up(begun)
+            if begun.looks:
+                return begun.looks
+        while not (asked := ask(self._strategy, view(database, self._budget), size)).looks:
+            if not asked.pruned:
+                self._why = asked.why
+                return ()
+            database.give_up(asked)
+        if size > 1:
+            database.begin(asked)
+        else:
+            database.give_up(asked)
+        return asked.looks
+
+    def take(self, look: Look, trainer: Trainer) -> None:
+        """Have the look taken by `trainer`, and keep what came of it. Looks of a round are taken in their order."""
+        if look.number == len(self._database):
+            self._database.create(look.choices)
+        _look(self._database, look, trainer)
+
+    def report(self) -> TuningReport:
+        """Give every trial its end, and say what the study found. Raises Refused when no trial could be trained."""
+        _settle(self._database, self._budget.steps)
+        log.info("the study is done: %s", self._why)
+        return _report(self._database, self._space)
 
 
 def view(database: Database, budget: Budget) -> View:
@@ -129,18 +157,17 @@ def checked(space: Space, default: Mapping[str, Any]) -> Choices:
     return {dimension.key: default[dimension.key] for dimension in space.dimensions if dimension.active(default)}
 
 
-def _look(database: Database, number: int, move: Start | Continue, trainer: Trainer) -> None:
-    trial = database.seen(number)
+def _look(database: Database, look: Look, trainer: Trainer) -> None:
     try:
-        score = trainer(number, trial.choices, trial.step, move.to)
+        score = trainer(look.number, dict(look.choices), look.since, look.to)
     except BudgetSpent:
         raise
     except Refused as error:
-        log.warning("trial %d failed: %s", number, error)
-        database.close(number, "failed")
+        log.warning("trial %d failed: %s", look.number, error)
+        database.close(look.number, "failed")
         return
-    database.add(number, move.to, score)
-    log.info("trial %d at step %d: %s → %s (%s)", number, move.to, trial.choices, score, move.why)
+    database.add(look.number, look.to, score)
+    log.info("trial %d at step %d: %s → %s", look.number, look.to, look.choices, score)
 
 
 def _settle(database: Database, steps: int) -> None:
@@ -149,7 +176,7 @@ def _settle(database: Database, steps: int) -> None:
         database.close(number, "complete" if steps in database.scores(number) else "pruned")
 
 
-def _report(database: Database, space: Space, why: str) -> TuningReport:
+def _report(database: Database, space: Space) -> TuningReport:
     trials = tuple(_trial(database, number) for number in range(len(database)))
     complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
     if not complete:

@@ -9,12 +9,14 @@ from airflow import settings
 from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
 from airflow.jobs.job import most_recent_job
+from airflow.models.pool import Pool
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.sdk import DAG
 from airflow.utils.db import _REVISION_HEADS_MAP, initdb
 from sqlalchemy import inspect, text
 from sqlalchemy.orm import Session
 
+from autoglm_airflow import requests
 from autoglm_ops.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,16 @@ def migrate() -> None:
         revision = connection.execute(text("select version_num from alembic_version")).scalar() if known else None
     if revision != list(_REVISION_HEADS_MAP.values())[-1]:
         initdb()
+    keep_pool()
+
+
+def keep_pool() -> None:
+    """The team's pool with as many slots as the deployment says. A task of a pool that is not there would wait for ever."""
+    team, slots = requests.team_slots()
+    if slots is None:
+        return
+    name, about = requests.pool_name(team), "mapped trials and shards of the team, as cluster.slots says"
+    Pool.create_or_update_pool(name, slots=slots, description=about, include_deferred=True)
 
 
 def load() -> dict[str, DAG]:

@@ -9,8 +9,7 @@ from typing import Any
 from airflow.sdk import TriggerRule
 
 from autoglm_airflow import requests
-from autoglm_airflow.notify import owner_of_failure
-from autoglm_airflow.operators import LONGEST_BACKOFF, RETRIES, CommandOperator
+from autoglm_airflow.operators import CommandOperator, mapped
 
 # Without deduplication there are no key ranges, and the task mapped over them is skipped.
 AFTER_NO_RANGES = TriggerRule.NONE_FAILED
@@ -73,14 +72,5 @@ class BuildTaskOperator(BuildOperator):
 
 
 def over(phase: str, numbers: NumbersOperator) -> Any:
-    """The tasks of `phase`, one for each of `numbers`. What __init__ would default is given here: the scheduler reads it before."""
-    mapped = BuildTaskOperator.partial(
-        task_id=phase,
-        phase=phase,
-        retries=RETRIES,
-        retry_exponential_backoff=True,
-        max_retry_delay=LONGEST_BACKOFF,
-        on_failure_callback=owner_of_failure,
-        trigger_rule=AFTER_NO_RANGES,
-    )
-    return mapped.expand(number=numbers.output)
+    """The tasks of `phase`, one for each of `numbers`."""
+    return mapped(BuildTaskOperator, task_id=phase, phase=phase, trigger_rule=AFTER_NO_RANGES).expand(number=numbers.output)

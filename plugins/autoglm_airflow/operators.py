@@ -73,6 +73,18 @@ class CommandOperator(ToldOperator):
             self._command.stop()
 
 
+def mapped(operator: type[CommandOperator], **more: Any) -> Any:
+    """A task to be mapped, in the team's pool. What __init__ would default is given here: the scheduler reads it before."""
+    return operator.partial(
+        retries=RETRIES,
+        retry_exponential_backoff=True,
+        max_retry_delay=LONGEST_BACKOFF,
+        on_failure_callback=owner_of_failure,
+        **requests.pool(),
+        **more,
+    )
+
+
 class OpenRunOperator(CommandOperator, SkipMixin):
     """Opens (or finds again) the workspace of this DAG run. When there is nothing to do, everything downstream is skipped.
 

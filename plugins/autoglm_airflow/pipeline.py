@@ -10,6 +10,7 @@ from airflow.sdk import BaseOperator, TriggerRule
 from autoglm_airflow.assets import MODEL
 from autoglm_airflow.operators import StageOperator, SummaryOperator
 from autoglm_airflow.requests import deployed_cluster
+from autoglm_airflow.trials import RULE, rounds
 
 # A promotion that was not to be still gets its report; a failure before it never turns green (none_failed, not all_done).
 _AFTER_A_SKIP = ("promote", "report", "summary")
@@ -19,12 +20,14 @@ def pipeline(first: BaseOperator, stages: str) -> BaseOperator:
     """Tasks for `stages` (names with blanks between) in a row after `first`. Returns the last."""
     last = first
     for name in stages.split():
-        last = last >> _task(name)
+        before = rounds(last) if name == "tune" else last
+        last = before >> _task(name, **({"trigger_rule": RULE} if before is not last else {}))
     return last
 
 
-def _task(name: str) -> BaseOperator:
-    more: dict[str, Any] = {"trigger_rule": TriggerRule.NONE_FAILED} if name in _AFTER_A_SKIP else {}
+def _task(name: str, **more: Any) -> BaseOperator:
+    if name in _AFTER_A_SKIP:
+        more["trigger_rule"] = TriggerRule.NONE_FAILED
     if name == "promote":
         more["outlets"] = [MODEL]
     if name == "summary":

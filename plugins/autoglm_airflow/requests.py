@@ -86,13 +86,37 @@ def known_keys(conf: Mapping[str, Any], params: list[str]) -> None:
 
 def deployed_cluster() -> dict[str, Any]:
     """The `cluster` section of the checkout's params.yaml under $AUTOGLM__CLUSTER__BACKEND: what decides which operator a stage gets."""
-    path = checkout() / "params.yaml"
-    tree = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    section = tree.get("cluster") if isinstance(tree, dict) else None
-    cluster = dict(section) if isinstance(section, dict) else {}
+    cluster = deployed("cluster")
     if backend := os.environ.get("AUTOGLM__CLUSTER__BACKEND"):
         cluster["backend"] = backend
     return cluster
+
+
+def deployed(section: str) -> dict[str, Any]:
+    """A section of the checkout's params.yaml as it is when a DAG file is parsed."""
+    path = checkout() / "params.yaml"
+    tree = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found = tree.get(section) if isinstance(tree, dict) else None
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def pool() -> dict[str, Any]:
+    """The Airflow pool of mapped tasks: the team's, where `cluster.slots` (or the team's own) says how many may run at once."""
+    team, slots = team_slots()
+    return {} if slots is None else {"pool": pool_name(team)}
+
+
+def pool_name(team: str) -> str:
+    return f"autoglm-{team}"
+
+
+def team_slots() -> tuple[str, int | None]:
+    """The deployment's team, and how many mapped tasks it may have at once over all its DAG runs; None is no bound."""
+    cluster = deployed_cluster()
+    team = str(cluster.get("team") or "default")
+    own = (cluster.get("teams") or {}).get(team) or {}
+    slots = own.get("slots", cluster.get("slots"))
+    return team, None if slots is None else int(slots)
 
 
 def release_settings(workspace: Path) -> dict[str, Any]:

@@ -208,3 +208,38 @@ def test_a_killed_run_leaves_no_child_and_is_gone_on_with(
     (ended,) = airflow.drive("monitor_production", run_id)
     assert ended.state == "success"
     assert airflow.tasks("monitor_production", run_id) == {"monitor": ("success", 2), "alert": ("success", 1)}
+
+
+@pytest.mark.slow
+def test_trials_of_a_study_are_mapped_tasks_and_what_is_not_needed_is_skipped(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AUTOGLM__TUNE__PARALLEL", "24")
+    looks = [{"number": number, "choices": {}, "since": 0, "to": 10} for number in range(3)]
+    airflow.plan(rounds=[looks[:2], looks[2:]])
+    (ended,) = airflow.drive("train_on_demand", "manual__trials", day=6)
+    assert ended.state == "success"
+    calls = airflow.lines("calls.jsonl")
+    trained = [
+        json.loads(word.partition("=")[2])
+        for words in calls
+        if words[:2] == ["trial", "run"]
+        for word in words
+        if word.startswith("--look=")
+    ]
+    assert sorted(look["number"] for look in trained) == [0, 1, 2]
+    assert sum(words[:2] == ["trial", "ask"] for words in calls) == 3  # the third one said that the study is over
+    order = [
+        words[1] if words[0] == "trial" else words[3] for words in calls if words[0] == "trial" or words[:2] == ["runs", "exec"]
+    ]
+    assert order.index("tune") > max(place for place, name in enumerate(order) if name in ("ask", "run"))
+    tasks = airflow.tasks("train_on_demand", "manual__trials")
+    assert {name: state for name, (state, _) in tasks.items() if state != "success"} == {
+        "trials_3": "skipped",
+        "trials_4": "skipped",
+    }
+
+    airflow.plan(decision="champion")
+    (ended,) = airflow.drive("train_on_demand", "manual__none", day=7)
+    states = {name: state for name, (state, _) in airflow.tasks("train_on_demand", "manual__none").items()}
+    assert ended.state == "success" and states.pop("open_run") == "success" and set(states.values()) == {"skipped"}

@@ -13,7 +13,7 @@ from autoglm_ops.stages import graph
 
 COMMANDS = {
     "annotate", "data", "demo", "doctor", "down", "feedback", "launch", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve",
-    "snapshot", "stage", "submit", "tune", "up",
+    "snapshot", "stage", "submit", "trial", "tune", "up",
 }  # fmt: skip
 GROUPS = {
     "data": {
@@ -32,6 +32,7 @@ GROUPS = {
         "task",
         "track",
     },
+    "trial": {"ask", "run"},
     "runs": {"list", "show", "prune", "gc", "open", "exec", "send", "take", "close"},
     "feedback": {"status", "export", "arms", "collect", "drift", "signals", "patch", "undo", "patches", "prune"},
 }

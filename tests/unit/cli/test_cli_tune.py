@@ -1,45 +1,67 @@
-"""`autoglm tune --dry-run` says what a study would take and trains nothing."""
+"""`autoglm tune --diff | --storage`: what changed in a space, and where studies can be opened."""
 
 from __future__ import annotations
 
-import json
+import sqlite3
 from pathlib import Path
 
 import pytest
 import yaml
 
 from autoglm_ops.cli.main import main
+from autoglm_ops.stages import studies
+from autoglm_ops.tuning.database import Database
+from autoglm_ops.tuning.space import parse_space
+
+SPACE = {"train.learning_rate": {"loguniform": [1e-4, 1e-1]}}
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    assert ended.value.code in (0, None)
+    return capsys.readouterr().out
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    tree = {"tune": {"trials": 4, "steps": 60, "space": {"train.learning_rate": {"loguniform": [1e-3, 1e-2]}}}}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"tune": {"space": SPACE}}))
     monkeypatch.setenv("AUTOGLM_CHECKOUT", str(tmp_path))
+    monkeypatch.setenv("AUTOGLM_HOME", str(tmp_path / "home"))
     return tmp_path
 
 
-def test_a_dry_run_prints_the_space_and_the_estimate(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["tune", "--dry-run", "--set", "tune.strategy=tunemaster", "--json"])
-    told = json.loads(capsys.readouterr().out)
-    assert ended.value.code == 0
-    assert (told["strategy"], told["steps"], told["rungs"], told["seconds"]) == ("tunemaster", 240, [7, 20, 60], None)
-    assert told["space"] == {"train.learning_rate": {"loguniform": [0.001, 0.01]}}
+def test_a_diff_says_versions_and_keys(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = checkout / "other.yaml"
+    other.write_text(
+        "tune: {space: {train.learning_rate: 'tune.loguniform(1e-4, 1e-2)', model.layers: 'tune.adaptive(1, 4)'}}\n"
+    )
+    lines = said(capsys, "tune", "--diff", str(other)).splitlines()
+    assert lines[0].startswith("version ") and " becomes " in lines[0]
+    assert lines[1:] == [
+        "model.layers: {'adaptive': [1, 4]} is gone",
+        "train.learning_rate: {'loguniform': [0.0001, 0.01]} becomes {'loguniform': [0.0001, 0.1]}",
+    ]
+    assert said(capsys, "tune", "--diff", str(checkout / "params.yaml")).strip() == "the same space"
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [("tune.strategy=tunemastr", "did you mean 'tunemaster'"), ("tune.budget.trials=0", "tune.budget.trials")],
-)
-def test_a_wrong_setting_is_named(checkout: Path, capsys: pytest.CaptureFixture[str], change: str, said: str) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["tune", "--dry-run", "--set", change])
-    assert ended.value.code == 2 and said in capsys.readouterr().err
+def test_a_finished_study_is_kept_as_a_plain_rdb_storage(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What optuna-dashboard opens: Optuna's own tables, in one SQLite file."""
+    import optuna
+
+    scratch = checkout / "home" / "scratch" / "tune-abc"
+    Database(scratch, None, "s", parse_space(SPACE), {"train.learning_rate": 1e-2}).create({"train.learning_rate": 1e-2})
+    assert said(capsys, "tune", "--storage").strip() == f"sqlite:///{scratch / 'study.db'}"
+    studies.keep_database(checkout / "home", scratch)
+    url = said(capsys, "tune", "--storage").strip()
+    assert url == f"sqlite:///{checkout / 'home' / 'studies' / 'tune-abc.db'}"
+    assert [summary.study_name for summary in optuna.get_all_study_summaries(optuna.storages.RDBStorage(url))] == ["s"]
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as database:
+        assert {"studies", "trials", "trial_values"} <= {row[0] for row in database.execute("select name from sqlite_master")}
 
 
-def test_a_dry_run_reads_well(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["tune", "--dry-run"])
-    out = capsys.readouterr().out
-    assert "train.learning_rate" in out and "at most 4 trials, 240 steps, scored at [20, 40, 60]" in out
+def test_the_storage_on_a_server_is_said_without_its_password(
+    checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOGLM__TRACKING__STUDIES", "postgresql+psycopg://me:canary@db/x")
+    assert said(capsys, "tune", "--storage").strip() == "postgresql+psycopg://me:***@db/x"

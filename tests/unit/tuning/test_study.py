@@ -16,7 +16,7 @@ from autoglm_ops.errors import BudgetSpent, Refused, Tampered, UsageError
 from autoglm_ops.tuning.database import Database
 from autoglm_ops.tuning.space import parse_space
 from autoglm_ops.tuning.strategies import STRATEGIES, make
-from autoglm_ops.tuning.study import Budget, Choices, Place, Trainer, run
+from autoglm_ops.tuning.study import Budget, Choices, Place, Session, Trainer, run
 
 SPACE = parse_space({"train.learning_rate": {"loguniform": [1e-4, 1e-1]}, "train.schedule": {"choice": ["linear", "cosine"]}})
 DEFAULT = {"train.learning_rate": 1e-1, "train.schedule": "linear"}
@@ -40,7 +40,7 @@ def study(
     **more: object,
 ) -> TuningReport:
     strategy = make(name, SPACE, RUNGS, seed=budget.seed, first=(default,))
-    return run(SPACE, default, strategy, trainer, budget, Place(folder=folder), **more)
+    return run(Session(SPACE, default, strategy, budget, Place(folder=folder)), trainer, budget, **more)
 
 
 class Dies:

@@ -100,6 +100,14 @@ match words[:2]:
         print(json.dumps({"branch": f"runs/{words[2]}"}))
     case ["feedback", "signals"]:
         print(json.dumps({"fired": PLAN.get("fired", True)}))
+    case ["trial", "ask"]:
+        rounds = PLAN.get("rounds", [])
+        print(json.dumps(rounds[attempt - 1] if attempt <= len(rounds) else []))
+    case ["trial", "run"]:
+        look = json.loads(option(words, "look"))
+        code = PLAN.get("trial_exit", 0)
+        print(json.dumps({"look": look, "score": 0.5, "refused": ""}))
+        sys.exit(code)
     case ["data", "listing"]:
         print(json.dumps({"listing": PLAN.get("listing")}))
     case ["monitor", *_]:

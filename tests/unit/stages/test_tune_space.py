@@ -1,0 +1,67 @@
+"""What the stage `tune` refuses before a trial is spent, and which trials it fails before they are trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoglm_ops.contracts.arrays import TokenMeta
+from autoglm_ops.contracts.feedback import PatchSet
+from autoglm_ops.contracts.training import HardwareSpec
+from autoglm_ops.errors import Refused, UsageError
+from autoglm_ops.planning import make_plan
+from autoglm_ops.settings import resolve
+from autoglm_ops.stages import sizes, tune
+from autoglm_ops.stages.base import Context
+from autoglm_ops.stages.plan import exact_shape
+from autoglm_ops.training.models import ModelSpec
+
+
+def context(root: Path, space: dict[str, Any], memory_gib: int = 1, **more: Any) -> Context:
+    """A workspace after `plan`, of a machine with so much memory."""
+    settings = resolve({"tune": {"space": space, **more}, "model": {"name": "glm-tiny"}})
+    PatchSet().write(root / "inputs" / "patches.json")
+    meta = TokenMeta(vocabulary=8000, pad_id=0, max_length=128, labels=("a", "b"), rows={"train": 9})
+    meta.write(root / "out" / "tokenize" / "meta.json")
+    shape = exact_shape(ModelSpec.of(settings.model.model_dump(), meta, root))
+    plan = make_plan(HardwareSpec(cpus=2, memory_gib=memory_gib), shape, batch_size=32)
+    plan.write(root / "out" / "plan" / "plan.json")
+    return Context(root=root, out=root / "o", home=root, origin=root, scratch=root / "s", run="local", settings=settings)
+
+
+def test_an_empty_space_is_refused_and_tuning_that_is_off_needs_none(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"tune\.space is empty while tune\.enabled is true"):
+        tune.searched(context(tmp_path, {}))
+    assert tune.searched(context(tmp_path, {}, enabled=False))[2] == "tune.enabled is false"
+
+
+def test_more_memory_lets_a_study_search_wider(tmp_path: Path) -> None:
+    asked = {"model.hidden_size": {"adaptive": [32, 4096]}, "model.layers": {"int": [1, 4]}}
+    tops = []
+    for memory in (1, 4):
+        space, reasons, _ = tune.searched(context(tmp_path / str(memory), asked, memory))
+        (width,) = (dimension for dimension in space.dimensions if dimension.key == "model.hidden_size")
+        tops.append(width.high)
+        assert "does not fit" in reasons[0] and "usable by a rank" in reasons[0]
+        fits = sizes.fits(context(tmp_path / f"{memory}-again", asked, memory))
+        assert not fits({"model.hidden_size": int(width.high), "model.layers": 1})
+        assert fits({"model.hidden_size": int(width.high) + 16, "model.layers": 1})
+    assert 32 < tops[0] < tops[1] < 4096
+
+
+def test_a_range_in_which_nothing_fits_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"no-room: tune\.space\.model\.layers: not even 200 fits"):
+        tune.searched(context(tmp_path, {"model.layers": {"adaptive": [200, 250]}, "model.hidden_size": {"int": [4096, 4096]}}))
+
+
+def test_a_combination_that_makes_no_model_does_not_fit(tmp_path: Path) -> None:
+    fits = sizes.fits(context(tmp_path, {}))
+    assert "must be a multiple of 4 × model.heads = 20" in fits({"model.hidden_size": 64, "model.heads": 5})
+
+
+def test_a_larger_model_costs_more_in_both_ways(tmp_path: Path) -> None:
+    made = context(tmp_path, {})
+    small, large = (sizes.costs(made, {"model.hidden_size": size, "train.learning_rate": 1e-3}) for size in (64, 128))
+    assert small["size"] < large["size"] and 2 < large["latency"] / small["latency"] < 4
