@@ -54,7 +54,7 @@ def _forward(
         return out, None
     answered = []
     for row, lengths in enumerate(rows):
-        parts = (states[row : row + 1].split(lengths, dim=2) for states in (query, key, value))
+        parts = (torch.split(states[row : row + 1], lengths, dim=2) for states in (query, key, value))
         answered.append(
             torch.cat([sdpa_attention_forward(module, *part, None, **extra)[0] for part in zip(*parts, strict=True)], dim=1)
         )
