@@ -15,7 +15,7 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from transformers.distributed.configuration_utils import DistributedConfig
-from transformers.distributed.pipeline_parallel import apply_pipeline_parallelism
+from transformers.distributed.pipeline_parallel import PipelineIdentityLayer, apply_pipeline_parallelism
 from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
 from autoglm_ops.contracts.training import ParallelPlan
@@ -74,7 +74,8 @@ def cut(module: Any, mesh: DeviceMesh) -> Any:
             raise Refused(f"{name} has no tp_plan, and the plan cuts its layers; take another plan")
         _untie(module)
         rules, *_ = module._resolve_parallel_plans(DistributedConfig(tp_size=mesh["tensor"].size()))
-        apply_tensor_parallelism(module, mesh["tensor"], rules)
+        elsewhere = {name for name, one in module.named_modules() if isinstance(one, PipelineIdentityLayer)}
+        apply_tensor_parallelism(module, mesh["tensor"], {name: rule for name, rule in rules.items() if name not in elsewhere})
         module.tie_weights(recompute_mapping=False)
     return module
 
