@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from autoglm_ops.training import fragments, nodes
 from autoglm_ops.training.batch import Fed
+from autoglm_ops.training.loop import Diverged
 from autoglm_ops.training.mail import Mail
 from autoglm_ops.training.objective import Classification, Objective, mean_items
 from autoglm_ops.training.plain import learned_names, optimizer_groups
@@ -118,8 +119,18 @@ class DeepSpeedEngine:
                 self.before_update()
             self._engine.step()
             total += float(loss.detach()) / len(batches)
+        self._taken(total, rate)
         self.norm = own or float(self._engine.get_global_grad_norm() or 0.0)
         return total
+
+    def _taken(self, loss: float, rate: float) -> None:
+        """Raise Diverged where DeepSpeed left the update out, which it does without a word to the caller when a gradient is not finite.
+        fp16 does so by design, to find its loss scale; elsewhere every later step would be left out too, and the model be a wrong one
+        whose loss looks well (a learning rate of 1e9 at ZeRO 1)."""
+        if self._engine.skipped_steps and not self._engine.fp16_enabled():
+            raise Diverged(
+                f"diverged: the gradients are not finite (the loss is {loss:.4g}) with learning rate {rate:.3g}; lower it, or train.gradient_clip"
+            )
 
     def _own_norm(self) -> float:
         """The gradient's norm where DeepSpeed clips without saying it: torch's own optimizer at stage 0. 0 elsewhere, and between steps."""
