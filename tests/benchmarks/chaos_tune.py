@@ -54,7 +54,7 @@ class Campaign:
     def __init__(self, url: str | None, seed: int) -> None:
         self.url, self.chance = url, random.Random(seed)
         self.killed: Counter[str] = Counter()
-        self.lived = {"ask": 0.3, "look": 0.1, "report": 0.3}
+        self.lived: dict[str, float] = {}
 
     def study(self, folder: Path, number: int, kills: int) -> TuningReport:
         """One study to its end; no more than `kills` kills in all."""
@@ -109,7 +109,7 @@ class Campaign:
         if child == 0:
             _child(read, write, work)
         os.close(write)
-        doomed = self.chance.random() < SHARE and sum(self.killed.values()) < kills
+        doomed = kind in self.lived and self.chance.random() < SHARE and sum(self.killed.values()) < kills
         if doomed:
             time.sleep(self.chance.random() * 1.2 * self.lived[kind])
             os.kill(child, signal.SIGKILL)
@@ -121,7 +121,8 @@ class Campaign:
             return False, None
         assert os.WEXITSTATUS(status) == 0, f"{kind} failed"
         if not doomed:
-            self.lived[kind] = 0.7 * self.lived[kind] + 0.3 * (time.monotonic() - began)
+            lived = time.monotonic() - began
+            self.lived[kind] = 0.7 * self.lived.get(kind, lived) + 0.3 * lived
         return True, json.loads(said)
 
 
