@@ -12,7 +12,7 @@ import numpy as np
 from autoglm_ops.contracts.arrays import TokenMeta
 from autoglm_ops.contracts.feedback import EmbeddingSample
 from autoglm_ops.contracts.training import ParallelPlan, RecoveryRules, TrainingRecord, TuningReport
-from autoglm_ops.monitoring import embedding
+from autoglm_ops.monitoring.embedding import bounded
 from autoglm_ops.settings import Settings
 from autoglm_ops.stages import folders
 from autoglm_ops.stages.base import Context, Outcome
@@ -77,7 +77,7 @@ def _job(context: Context, settings: Settings, work: Path) -> Job:
 def _sample(work: Path) -> EmbeddingSample:
     """What the trained model makes of validation rows, which it did not learn from: what production is compared with."""
     vectors = np.load(work / "embeddings.npy", allow_pickle=False)
-    rows = np.round(embedding.bounded(vectors).astype(np.float64), 4).tolist()
+    rows = np.round(bounded(vectors).astype(np.float64), 4).tolist()
     return EmbeddingSample(width=vectors.shape[1], vectors=tuple(tuple(row) for row in rows))
 
 
