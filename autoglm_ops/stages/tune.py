@@ -57,7 +57,8 @@ def searched(context: Context) -> tuple[Space, tuple[str, ...], str]:
     """The space as production patched it, what each patch did, and why nothing is searched ("" when something is)."""
     raw, reasons = _patched(context.settings, PatchSet.read(context.input("patches")))
     if not context.settings.tune.enabled:
-        return parse_space({}), reasons, "tune.enabled is false"
+        fixed = {key: entry for key, entry in raw.items() if "adaptive" not in entry}  # which needs a cut
+        return parse_space(fixed), reasons, "tune.enabled is false"
     if sizes.searched(raw):
         raw, cut = sizes.adapted_to(context, raw)
         reasons = (*reasons, *cut)

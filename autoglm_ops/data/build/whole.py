@@ -20,15 +20,22 @@ Watch = Callable[[str, int, int], None]
 
 def run(work: Path, datasets: Path, limits: Limits, jobs: int, watch: Watch, check: Check = unchecked) -> BuiltDataset:
     """Every phase of the build in `work`, then `datasets/<digest>/`. Raises what its tasks raise; what was done stays done."""
-    jobs = min(jobs, len(read_plan(work).shards))
-    if finished(work, datasets) is not None:
-        pass
-    elif jobs == 1:
-        _phases(work, limits, None, watch)
-    else:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            _phases(work, limits, pool, watch)
+    if finished(work, datasets) is None:
+        try:
+            _all(work, limits, min(jobs, len(read_plan(work).shards)), watch)
+        except OSError:
+            if finished(work, datasets) is None:
+                raise
+            # Another run of this build ended first, and cleared away what its tasks had left for this one's.
     return finish(work, datasets, check)
+
+
+def _all(work: Path, limits: Limits, jobs: int, watch: Watch) -> None:
+    if jobs == 1:
+        _phases(work, limits, None, watch)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        _phases(work, limits, pool, watch)
 
 
 def numbers(work: Path, phase: str) -> range:

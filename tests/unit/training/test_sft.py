@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from autoglm_ops.training import lora
+from autoglm_ops.training import lora, segments
 from autoglm_ops.training.config import TrainerConfig
 from autoglm_ops.training.instructions import conversations, texts
 from autoglm_ops.training.loaders import LossJudge
@@ -48,6 +48,7 @@ def test_an_adapter_learned_from_conversations_answers_the_same_when_loaded(
     assert told.validation[-1][1] < 0.75 * told.losses[0][1]
     base = module_of(TrainerConfig(model=config["model"], seed=1))
     again = lora.load(base, tmp_path / "adapter")
+    segments.use(again)  # as the loader did with the trainer's: equal kernels, equal bits
     judge = LossJudge(held, trainer._reader(), trainer._objective)
     engines = [AutoGLMTrainer({"model": module})._engine(trainer._recipe(1, 1e-3)) for module in (trainer.module, again)]
     assert round(judge.score(engines[0], 0), 6) == told.best_value
