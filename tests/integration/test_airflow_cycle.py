@@ -60,7 +60,11 @@ class Airflow:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """In a process where Airflow was imported before, its home is fixed already: then that one is used."""
     home = Path(os.environ["AIRFLOW_HOME"]).parent if "airflow" in sys.modules else tmp_path_factory.mktemp("airflow")
-    return airflow_environment(home, ROOT) | {"AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1", "AUTOGLM_CHECKOUT": str(FAKE)}
+    return airflow_environment(home, ROOT) | {
+        "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
+        "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",  # a graph that changed within half a minute is seen, too
+        "AUTOGLM_CHECKOUT": str(FAKE),
+    }
 
 
 @pytest.fixture
