@@ -11,7 +11,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import race_runs
 
 
-@pytest.mark.parametrize("kind", ["folder", "s3"])
+@pytest.mark.parametrize("kind", [pytest.param("folder", marks=pytest.mark.slow), "s3"])
 def test_racing_runs_are_promoted_once(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     uri = str(tmp_path / "store") if kind == "folder" else f"{request.getfixturevalue('s3')}/{tmp_path.name}"
     found = race_runs.race(uri, tmp_path / "home", runs=24, processes=4)
