@@ -23,7 +23,7 @@ def write_resolved(path: Path, tree: dict[str, Any], origin: Mapping[str, str]) 
     keys = [key for key, source in origin.items() if source != path.name and not _holds_password(_get(tree, key), key, source)]
     if not keys:
         return []
-    yaml = YAML()
+    yaml = YAML(typ="rt")  # round trip: comments kept, and no tag makes an object of a class
     yaml.preserve_quotes = True
     yaml.width = 128
     document = yaml.load(path.read_text(encoding="utf-8"))

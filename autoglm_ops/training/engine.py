@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from autoglm_ops.training import fragments, nodes
 from autoglm_ops.training.batch import Fed
 from autoglm_ops.training.loop import Diverged
-from autoglm_ops.training.mail import Mail
+from autoglm_ops.training.mail import Mail, summed
 from autoglm_ops.training.objective import Classification, Objective, mean_items
 from autoglm_ops.training.plain import learned_names, optimizer_groups
 from autoglm_ops.training.progress import Weights
@@ -145,9 +145,7 @@ class DeepSpeedEngine:
             return self._forward(batch).float().cpu()
 
     def add(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        tensor = torch.from_numpy(values.copy()).to(self._engine.device)
-        torch.distributed.all_reduce(tensor)
-        return np.asarray(tensor.cpu().numpy())
+        return summed(values, self._engine.device)
 
     @property
     def collect(self) -> Callable[[bytes], list[bytes]] | None:

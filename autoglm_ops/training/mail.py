@@ -1,12 +1,21 @@
-"""Bytes from every rank to rank 0, where ranks on several machines share no disk."""
+"""What ranks tell each other beside gradients: sums, and bytes to rank 0 where ranks on several machines share no disk."""
 
 from __future__ import annotations
 
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from autoglm_ops.training import nodes
+
+
+def summed(values: NDArray[np.float64], device: torch.device | str) -> NDArray[np.float64]:
+    """The elementwise sum of `values` over all ranks, by way of `device`. All ranks call it."""
+    tensor = torch.from_numpy(values.copy()).to(device)
+    torch.distributed.all_reduce(tensor)
+    return np.asarray(tensor.cpu().numpy())
 
 
 class Mail:

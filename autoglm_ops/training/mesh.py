@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from autoglm_ops.contracts.training import ParallelPlan
 from autoglm_ops.training import fragments, sharded
 from autoglm_ops.training.batch import DictBatch, Fed
-from autoglm_ops.training.mail import Mail
+from autoglm_ops.training.mail import Mail, summed
 from autoglm_ops.training.objective import Objective, mean_items
 from autoglm_ops.training.pipeline import Pipeline
 from autoglm_ops.training.plain import grouped
@@ -85,9 +85,7 @@ class MeshEngine:
             return self._forward(batch).float().cpu()
 
     def add(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        tensor = torch.from_numpy(values.copy()).to(self._device)
-        torch.distributed.all_reduce(tensor)
-        return np.asarray(tensor.cpu().numpy())
+        return summed(values, self._device)
 
     @property
     def collect(self) -> Callable[[bytes], list[bytes]] | None:
