@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -63,7 +63,30 @@ class ModelShape(Record):
     expert_width: int = Field(default=0, ge=0)
 
 
-class ParallelPlan(Record):
+class _Degrees(Protocol):
+    @property
+    def ranks(self) -> int: ...
+    @property
+    def tensor(self) -> int: ...
+    @property
+    def pipeline(self) -> int: ...
+
+
+class Cut:
+    """What follows from how many ranks there are, and how many of them compute one copy of the model."""
+
+    @property
+    def copies(self: _Degrees) -> int:
+        """Copies of the model, whole on a rank or spread over several; each reads rows of its own."""
+        return self.ranks // (self.tensor * self.pipeline)
+
+    @property
+    def split(self: _Degrees) -> bool:
+        """Whether a copy of the model is computed by several ranks."""
+        return self.tensor * self.pipeline > 1
+
+
+class ParallelPlan(Cut, Record):
     """How a training run is laid out. Global batch = copies × micro_batch × accumulation, exactly."""
 
     ranks: int = Field(ge=1)
@@ -88,16 +111,6 @@ class ParallelPlan(Record):
     """Ranks that share every layer of one copy of the model; left out of the file when 1, as `pipeline` is."""
     pipeline: int = Field(default=1, ge=1)
     """Ranks that hold one copy's layers one after the other."""
-
-    @property
-    def copies(self) -> int:
-        """Copies of the model, whole on a rank or spread over several; each reads rows of its own."""
-        return self.ranks // (self.tensor * self.pipeline)
-
-    @property
-    def split(self) -> bool:
-        """Whether a copy of the model is computed by several ranks."""
-        return self.tensor * self.pipeline > 1
 
     @property
     def global_batch(self) -> int:

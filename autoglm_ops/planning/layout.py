@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from autoglm_ops.contracts.training import ModelShape
+from autoglm_ops.contracts.training import Cut, ModelShape
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Stage = Literal[0, 1, 2, 3]
@@ -17,7 +17,7 @@ BUCKET = 50_000_000
 
 
 @dataclass(frozen=True)
-class Layout:
+class Layout(Cut):
     """`ranks` over all nodes. Global batch = copies × micro_batch × accumulation."""
 
     ranks: int
@@ -30,16 +30,6 @@ class Layout:
     offload: Offload = "none"
     tensor: int = 1
     pipeline: int = 1
-
-    @property
-    def copies(self) -> int:
-        """Copies of the model, each on tensor × pipeline ranks."""
-        return self.ranks // (self.tensor * self.pipeline)
-
-    @property
-    def split(self) -> bool:
-        """Whether a copy is spread over several ranks."""
-        return self.tensor * self.pipeline > 1
 
     @property
     def width(self) -> int:
