@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from rich.live import Live
 from rich.table import Table
 
 from autoglm_ops.cli.airflow import airflow_environment
+from autoglm_ops.cli.children import child, ended_by_sigterm
 from autoglm_ops.cli.shared import AsJson, checkout, home, show_json
 from autoglm_ops.contracts.production import SignalsOfDay
 from autoglm_ops.contracts.record import write_text
@@ -63,7 +63,7 @@ def demo(
     folder = home() / "demo"
     shutil.rmtree(folder, ignore_errors=True)
     started = time.monotonic()
-    with _environment(folder / "home"):
+    with ended_by_sigterm(), _environment(folder / "home"):
         play = _Play(folder, console, days, schedule(faults))
         results, checks = play.run()
     said = {**replay.verdict(results, checks), "seconds": round(time.monotonic() - started)}
@@ -206,8 +206,8 @@ class _Play:
         command = [sys.executable, "-m", "autoglm_airflow.drive", dag, "--logical-date", f"{day}", "--run-id", f"demo__{day}"]
         command += ["--conf", json.dumps({"as_of": day.isoformat(), **conf})]
         environment = {**os.environ, **airflow_environment(self.home, checkout())}
-        with self.log.open("ab") as sink:
-            code = subprocess.run(command, env=environment, stdout=sink, stderr=sink, check=False).returncode
+        with child(command, self.log, environment) as process:
+            code = process.wait()
         if code != 0:
             raise AutoGLMError(f"{dag} of {day} ended with exit {code}; see {self.log} and {self.home / 'airflow' / 'logs'}")
 
@@ -241,23 +241,17 @@ def _server(place: Path, log: Path) -> Iterator[tuple[str, str, int]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "autoglm_ops", "serve", "--model", "models:/autoglm@champion", "--port", str(port)]
-    with log.open("ab") as sink:
-        child = subprocess.Popen(command, stdout=sink, stderr=sink, start_new_session=True)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _await_healthy(url, child, log)
-        yield url, (place / "serving" / "api-key").read_text(encoding="utf-8").split()[0], child.pid
-    finally:
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGTERM)
-            child.wait(30)
+    with child(command, log) as process:
+        url = f"http://127.0.0.1:{port}"
+        _await_healthy(url, process, log)
+        yield url, (place / "serving" / "api-key").read_text(encoding="utf-8").split()[0], process.pid
 
 
-def _await_healthy(url: str, child: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
+def _await_healthy(url: str, server: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
     import httpx
 
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and child.poll() is None:
+    while time.monotonic() < deadline and server.poll() is None:
         try:
             if httpx.get(f"{url}/healthz", timeout=2).status_code == 200:
                 return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import typer
 from rich.console import Console
 
 from autoglm_ops.cli.airflow import airflow_environment
+from autoglm_ops.cli.children import child, ended_by_sigterm
 from autoglm_ops.cli.runs import day
 from autoglm_ops.cli.shared import AsJson, AsOfDay, Configs, Overrides, checkout, home, show_json
 from autoglm_ops.cli.summary import render
@@ -70,26 +70,20 @@ def drive(info: RunInfo, console: Console) -> int:
     environment = {**os.environ, **airflow_environment(home(), checkout()), "AUTOGLM_EVENTS": str(events)}
     command = [sys.executable, "-m", "autoglm_airflow.drive", info.dag, "--run-id", info.dag_run_id]
     command += ["--conf", json.dumps({"as_of": info.as_of})]
-    with log.open("ab") as sink:
-        child = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink, start_new_session=True)
-        try:
-            for event in _follow(events, child, console):
-                _show(event, console)
-        except BaseException:
-            os.killpg(child.pid, signal.SIGTERM)
-            child.wait(30)
-            raise
-    if child.returncode == 0:
+    with ended_by_sigterm(), child(command, log, environment) as process:
+        for event in _follow(events, process, console):
+            _show(event, console)
+    if process.returncode == 0:
         return 0
     return _explain(info, log, console)
 
 
-def _follow(events: Path, child: subprocess.Popen[bytes], console: Console) -> Iterator[dict[str, Any]]:
+def _follow(events: Path, process: subprocess.Popen[bytes], console: Console) -> Iterator[dict[str, Any]]:
     """Events as operators append them, until the child has ended and all is read."""
     running = "starting Airflow"
     with events.open(encoding="utf-8") as file, console.status(running) as status:
         while True:
-            ended = child.poll() is not None
+            ended = process.poll() is not None
             while line := file.readline():
                 event = json.loads(line)
                 if event["state"] == "running":

@@ -196,8 +196,10 @@ def promise(made: Nightly) -> float:
 
 
 def nightly(day: date, checkout: Path, home: Path) -> Nightly:
-    """Retrain the default configuration on all labels up to `day`: the same stages in a workspace of their own, no gate."""
-    request = runs.Request("demo_nightly", f"nightly__{day}", day, ("tune.enabled=false", "release.promote=false"))
+    """Retrain the default configuration on all labels up to `day`: the same stages in a workspace of their own, no gate, no patches."""
+    request = runs.Request(
+        "demo_nightly", f"nightly__{day}", day, ("tune.enabled=false", "release.promote=false"), patched=False
+    )
     info = runs.open_run(request, checkout, home)
     root = Path(info.workspace)
     for stage in NIGHTLY:

@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Resources
+from autoglm_ops.contracts.feedback import PatchSet
 from autoglm_ops.contracts.inputs import RunInfo
 from autoglm_ops.contracts.record import Completion, Record, digest_of
 from autoglm_ops.errors import AutoGLMError, UsageError
@@ -49,13 +50,17 @@ class Posted(Record):
 
 @dataclass(frozen=True)
 class Request:
-    """Who asks for a run, and for what. `as_of` None is today; both are clipped to the data that exists."""
+    """Who asks for a run, and for what. `as_of` None is today; both are clipped to the data that exists.
+
+    patched: whether the loop's patches hold for it. Only a comparison, which must stay the same job every night, says no.
+    """
 
     dag: str
     dag_run_id: str
     as_of: date | None = None
     overrides: tuple[str, ...] = ()
     configs: tuple[Path, ...] = field(default_factory=tuple)
+    patched: bool = True
 
 
 def open_run(request: Request, origin: Path, home: Path) -> RunInfo:
@@ -77,6 +82,8 @@ def _decide(request: Request, origin: Path, home: Path) -> RunInfo:
     tree, sources = load_tree(origin / "params.yaml", overrides=request.overrides, configs=request.configs)
     settings = resolve(tree, sources)
     world = snapshot.take(settings, origin, home, request.as_of, datetime.now(UTC).date())
+    if not request.patched:
+        world = replace(world, patches=PatchSet())
     loop.apply_fixed(tree, sources, world.patches)
     if request.dag == RETUNE and sources.get("tune.trials") == "params.yaml":
         tree["tune"]["trials"], sources["tune.trials"] = settings.feedback.trials, "feedback.trials"

@@ -43,6 +43,19 @@ def request(name: str = "manual__1", dag: str = "daily_retrain", **more: object)
     return Request(dag, name, date(2026, 1, 9), **more)  # type: ignore[arg-type]
 
 
+def _patch(old: float, new: float) -> SearchSpacePatch:
+    return SearchSpacePatch(
+        key="train.epochs",
+        old=old,
+        new=new,
+        signal="drift",
+        reason="r",
+        evidence={},
+        created="2026-01-05",
+        expires="2026-01-12",
+    )
+
+
 def test_a_new_run_is_a_clone_with_its_inputs_and_settings_committed(origin: Path, home: Path) -> None:
     info = open_run(request(overrides=("train.epochs=1",)), origin, home)
     root = Path(info.workspace)
@@ -141,16 +154,7 @@ def test_an_unknown_run_is_said(home: Path) -> None:
 
 def test_a_patch_of_a_fixed_setting_is_laid_over_params_but_never_over_a_person(origin: Path) -> None:
     epochs = load(origin / "params.yaml", environ={}).train.epochs
-    patch = SearchSpacePatch(
-        key="train.epochs",
-        old=epochs,
-        new=epochs + 1,
-        signal="drift",
-        reason="r",
-        evidence={},
-        created="2026-01-05",
-        expires="2026-01-12",
-    )
+    patch = _patch(epochs, epochs + 1)
     tree, sources = load_tree(origin / "params.yaml", environ={})
     loop.apply_fixed(tree, sources, PatchSet(patches=(patch,)))
     assert tree["train"]["epochs"] == epochs + 1 and sources["train.epochs"] == "patch of 2026-01-05"
@@ -160,3 +164,15 @@ def test_a_patch_of_a_fixed_setting_is_laid_over_params_but_never_over_a_person(
     tree, sources = load_tree(origin / "params.yaml", overrides=["train.epochs=9"], environ={})
     loop.apply_fixed(tree, sources, PatchSet(patches=(patch,)))
     assert tree["train"]["epochs"] == 9
+
+
+def test_a_comparison_takes_no_patch_of_the_loop(origin: Path, home: Path) -> None:
+    epochs = load(origin / "params.yaml", environ={}).train.epochs
+    loop.history(home).append((_patch(epochs, epochs + 1),))
+    trained = {
+        patched: load(
+            Path(open_run(request(f"n{patched}", patched=patched), origin, home).workspace) / "params.yaml", environ={}
+        )
+        for patched in (True, False)
+    }
+    assert {patched: settings.train.epochs for patched, settings in trained.items()} == {True: epochs + 1, False: epochs}
