@@ -91,7 +91,7 @@ chaos-cluster: install ## pods deleted, tasks cleared and started twice, launche
 race-runs: install ## many runs of one key through their effects on a real S3 server: one result, one promotion; RUNS=10000
 	@OMP_NUM_THREADS=1 python tests/benchmarks/race_runs.py --runs $(or $(RUNS),10000) $(ARGS)
 
-images: install ## both images, built and looked into on the engine of DOCKER_HOST; AUTOGLM_BASE_IMAGE=python:3.11-slim-bookworm
+images: install ## the images, built and looked into on the engine of DOCKER_HOST; AUTOGLM_BASE_IMAGE=python:3.11-slim-bookworm
 	@pytest -m slow -s tests/cluster/test_images.py
 
 chaos-tune: install ## coordinators and workers of studies killed at random, on SQLite and on PostgreSQL, each study to its end; KILLS=100
@@ -117,13 +117,15 @@ lock: install ## resolve pyproject.toml into requirements.lock (torch and what o
 	@uv pip compile pyproject.toml --quiet --all-extras --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  $(foreach name,torch $(shell grep -oE '^(nvidia|cuda|triton)[a-z0-9-]*' requirements.lock),--no-emit-package $(name)) -o requirements.lock
 	@names=$$(grep -oE '^(nvidia|cuda|triton)[a-z0-9-]*' requirements.lock); test -z "$$names" || $(MAKE) lock
-	@$(MAKE) --no-print-directory docker/trainer.lock docker/airflow.lock
+	@$(MAKE) --no-print-directory $(LOCKS)
 
 # What an image installs: the same versions and hashes as requirements.lock, of the extras it needs.
 EXTRAS_trainer := train tune evaluate store
 EXTRAS_airflow := airflow tune data evaluate track versioning store
-.PHONY: docker/trainer.lock docker/airflow.lock
-docker/trainer.lock docker/airflow.lock: docker/%.lock:
+EXTRAS_platform := data train boards tune evaluate track versioning store queue serve airflow
+LOCKS := docker/trainer.lock docker/airflow.lock docker/platform.lock
+.PHONY: $(LOCKS)
+$(LOCKS): docker/%.lock:
 	@compile() { uv pip compile pyproject.toml --quiet $(foreach extra,$(EXTRAS_$*),--extra $(extra)) --constraint requirements.lock \
 	  --generate-hashes --no-emit-index-url --no-header --python-version 3.11 "$$@"; }; \
 	left_out=$$(compile | grep -oE '^(nvidia|cuda|triton)[a-z0-9-]*'); \

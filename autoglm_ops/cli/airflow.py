@@ -1,4 +1,5 @@
-"""`autoglm up | down`: Airflow, the MLflow UI and the model server on this machine, and the environment they share with `autoglm run`."""
+"""`autoglm up | down | airflow`: Airflow, the MLflow UI and the model server on this machine, and the environment they share with
+`autoglm run`."""
 
 from __future__ import annotations
 
@@ -88,6 +89,17 @@ def _keep_secret(path: Path, secret: str) -> None:
         file.write(secret)
 
 
+def airflow(arguments: Annotated[list[str], typer.Argument(help="A command of Airflow's own, with its options.")]) -> None:
+    """Run a command of Airflow itself on the platform's database, DAGs and plugins. AIRFLOW__* variables of yours win.
+
+    \b
+    autoglm airflow dags list
+    autoglm airflow tasks states-for-dag-run daily_retrain RUN_ID
+    """
+    environment = {**airflow_environment(home(), checkout()), **os.environ}
+    os.execve(sys.executable, [sys.executable, "-m", "airflow", *arguments], environment)  # noqa: S606 - no shell
+
+
 def up(
     airflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Airflow's UI and API.")] = 8080,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow UI.")] = 5000,
@@ -161,3 +173,4 @@ def _show(console: Console, known: tuple[Service, ...], state: str) -> None:
 def add_to(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(down)
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(airflow)

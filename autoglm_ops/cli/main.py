@@ -10,6 +10,7 @@ import os
 import sys
 from functools import cache
 from importlib import import_module
+from itertools import chain
 from typing import Any
 
 import typer
@@ -17,44 +18,21 @@ import typer
 from autoglm_ops import __version__, logs
 from autoglm_ops.errors import AutoGLMError
 
-app = typer.Typer(
-    name="autoglm",
-    help="Retrain language models every day, promote only on evidence, and let production steer the next search.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
 # Typer carries its own copy of click and names only some of its exceptions: this is the base of all wrong calls.
 WrongCall: Any = typer.BadParameter.__mro__[2]
 
-# One file per group of commands, in the order of a newcomer's day.
-GROUPS = (
-    "doctor",
-    "run",
-    "stage",
-    "runs",
-    "replay",
-    "snapshot",
-    "submit",
-    "plan",
-    "launch",
-    "tune",
-    "trial",
-    "data",
-    "report",
-    "release",
-    "serve",
-    "feedback",
-    "annotate",
-    "monitor",
-    "airflow",
-    "demo",
-)
+# One file per group of commands, in the order of a newcomer's day, and the commands that it holds.
+GROUPS: dict[str, tuple[str, ...]] = {
+    **{name: (name,) for name in ("doctor", "run", "stage", "runs", "replay", "snapshot", "submit", "plan", "launch", "tune")},
+    **{name: (name,) for name in ("trial", "data", "report")},
+    "release": ("promote", "rollback", "ledger"),
+    **{name: (name,) for name in ("serve", "feedback", "annotate")},
+    "monitor": ("monitor", "feedback"),
+    "airflow": ("up", "down", "airflow"),
+    "demo": ("demo",),
+}
 
 
-@app.callback(invoke_without_command=True)
 def _options(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     if version:
         print(__version__)
@@ -62,9 +40,21 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
 
 
 @cache
-def build() -> typer.Typer:
-    """The app with every command. A group is a module of this package with `add_to(app)`; each is added once in a process."""
-    for group in GROUPS:
+def build(command: str = "") -> typer.Typer:
+    """The app with the groups that hold `command`, or with every one. A group is a module of this package with `add_to(app)`.
+
+    A night of the loop starts some fifty processes of one command each; with that command's group alone each starts 0.5 s earlier.
+    """
+    app = typer.Typer(
+        name="autoglm",
+        help="Retrain language models every day, promote only on evidence, and let production steer the next search.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_options)
+    for group in [name for name, commands in GROUPS.items() if command in commands] or GROUPS:
         import_module(f"autoglm_ops.cli.{group}").add_to(app)
     return app
 
@@ -74,7 +64,9 @@ def main(arguments: list[str] | None = None) -> None:
     _environment()
     logs.configure(plain=None if "AUTOGLM_LOG_PLAIN" not in os.environ else True)
     try:
-        code = build()(args=arguments, standalone_mode=False)
+        words = sys.argv[1:] if arguments is None else arguments
+        command = words[0] if words and words[0] in chain(*GROUPS.values()) else ""
+        code = build(command)(args=words, standalone_mode=False)
     except AutoGLMError as error:
         print(f"autoglm: {logs.redact(str(error))}", file=sys.stderr)
         code = error.exit_code

@@ -128,7 +128,9 @@ def _show_patches(items: tuple[SearchSpacePatch, ...]) -> None:
         print("no patches")
 
 
+for command in (collect, drift, signals, patch, undo, patches, prune):
+    feedback.feedback.command()(command)
+
+
 def add_to(app: typer.Typer) -> None:
     app.command()(monitor)
-    for command in (collect, drift, signals, patch, undo, patches, prune):
-        feedback.feedback.command()(command)

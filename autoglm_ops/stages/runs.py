@@ -26,6 +26,7 @@ from autoglm_ops.settings.writer import write_resolved
 from autoglm_ops.stages import away, graph, loop, runner, snapshot
 from autoglm_ops.stages.desk import Told
 from autoglm_ops.stages.workplace import Workplace
+from autoglm_ops.stages.workplace import home as home_of
 from autoglm_ops.tuning.rounds import Look
 from autoglm_ops.versioning import git
 
@@ -288,11 +289,17 @@ def here(root: Path, name: str, command: tuple[str, ...], settings: Settings) ->
         name=name,
         command=(sys.executable, "-m", "autoglm_ops", *command),
         workdir=str(root),
-        environment={"AUTOGLM_CHECKOUT": str(root), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        environment={"AUTOGLM_CHECKOUT": str(root), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", **_kernels(root)},
         deadline_seconds=settings.cluster.deadline_seconds,
         resources=_limits(settings.cluster),
     )
     return LocalLauncher().run(job)
+
+
+def _kernels(root: Path) -> dict[str, str]:
+    """Where a stage keeps its compiled loops: not in the workspace, where no other run would find them."""
+    place = home_of(root) / "cache" / "numba"
+    return {"NUMBA_CACHE_DIR": str(place), "NUMBA_CACHE_LOCATOR_CLASSES": "autoglm_ops.data.kernels.BySource"}
 
 
 def _limits(cluster: Cluster) -> Resources:

@@ -7,12 +7,13 @@ import inspect
 
 import typer
 
+from autoglm_ops.cli import main
 from autoglm_ops.cli.main import build
 from autoglm_ops.contracts.record import Record
 from autoglm_ops.stages import graph
 
 COMMANDS = {
-    "annotate", "data", "demo", "doctor", "down", "feedback", "launch", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve",
+    "airflow", "annotate", "data", "demo", "doctor", "down", "feedback", "launch", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve",
     "snapshot", "stage", "submit", "trial", "tune", "up",
 }  # fmt: skip
 GROUPS = {
@@ -72,6 +73,15 @@ def test_the_commands_are_these() -> None:
 
 def test_commands_are_added_once_however_often_main_is_called() -> None:
     assert build() is build()  # a second app had every command twice, and each further call took longer
+
+
+def test_a_command_is_the_same_when_it_alone_is_built() -> None:
+    whole = typer.main.get_command(build()).commands
+    assert {command for commands in main.GROUPS.values() for command in commands} == set(whole)
+    for name, command in whole.items():
+        alone = typer.main.get_command(build(name)).commands[name]
+        assert (alone.help, sorted(getattr(alone, "commands", ()))) == (command.help, sorted(getattr(command, "commands", ())))
+        assert [option.name for option in alone.params] == [option.name for option in command.params]
 
 
 def test_every_command_says_what_it_does() -> None:
