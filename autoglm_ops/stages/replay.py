@@ -196,10 +196,12 @@ def promise(made: Nightly) -> float:
 
 
 def nightly(day: date, checkout: Path, home: Path) -> Nightly:
-    """Retrain the default configuration on all labels up to `day`: the same stages in a workspace of their own, no gate, no patches."""
-    request = runs.Request(
-        "demo_nightly", f"nightly__{day}", day, ("tune.enabled=false", "release.promote=false"), patched=False
-    )
+    """Retrain the default configuration on all labels up to `day`: the same stages in a workspace of their own, no gate, no patches.
+
+    On one rank, at the same global batch: beside the loop's own night, on two cores, a second rank would only take the loop's core.
+    """
+    alone = ("tune.enabled=false", "release.promote=false", "plan.ranks=1")
+    request = runs.Request("demo_nightly", f"nightly__{day}", day, alone, patched=False)
     info = runs.open_run(request, checkout, home)
     root = Path(info.workspace)
     for stage in NIGHTLY:
