@@ -38,11 +38,12 @@ from autoglm_ops.stages.replay import DayResult, PromotionCheck, Traffic, TwoOfF
 FIRST_NIGHT = 2
 FAULTS = "6:label-noise,8:hostile-reporter,10:latency"
 # Short studies and trainings, for the loop and its comparisons alike: the demo has thirty minutes for two weeks. Four epochs, since the
-# first days hold little text (two left the loop 0.23 above frozen, four 0.27), and 600 steps at most, since the last hold much.
+# first days hold little text (two left the loop 0.23 above frozen, four 0.27), and 500 steps at most, since the last hold much.
 STUDY = {
-    "TUNE__STEPS": "40",
+    "TUNE__STEPS": "30",
+    "TUNE__LOOKS": "2",
     "TRAIN__EPOCHS": "4",
-    "TRAIN__MAX_STEPS": "600",
+    "TRAIN__MAX_STEPS": "500",
     "TRAIN__EVALUATIONS": "2",
 }
 
