@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import boto3
 import httpx
 import pytest
 from airflow_rest import Api, free_port, until
-from newcomer import Checkout, make_checkout
+from newcomer import DAYS, ROOT, Checkout, make_checkout
 from s3_server import BUCKET, KEYS, serve_s3
 
 from autoglm_ops.cluster.process import marked
 from autoglm_ops.cluster.services import Services
-from autoglm_ops.stages.replay import Client
+from autoglm_ops.contracts.production import SignalsOfDay
+from autoglm_ops.settings import load
+from autoglm_ops.stages import replay
+from autoglm_ops.stages.faults import reported
+from autoglm_ops.stages.replay import Client, Traffic
 
 pytestmark = pytest.mark.slow
 
@@ -104,6 +109,30 @@ def test_runs_by_rest_an_alias_moved_in_mlflow_and_a_rollback(platform: Platform
     assert platform.champion() == "1" and platform.ledger()[-1] == ("rollback", 1)
     until(lambda: _serves(client, 1))
     client.close()
+
+
+def test_labels_that_come_back_to_the_live_server_start_a_study_and_a_retraining(platform: Platform) -> None:
+    """The loop under the scheduler. The labels say the opposite of the truth, so what the champion promised is clearly missed."""
+    batch = list(replay.traffic(load(ROOT / "params.yaml", environ={})))[DAYS]
+    places = [*range(150), *range(len(batch.texts) // 2, len(batch.texts) // 2 + 150)]
+    asked = Traffic(date(2026, 3, DAYS + 1), *(tuple(column[place] for place in places) for column in (batch.texts, batch.labels)))
+    client = platform.client()
+    until(lambda: _serves(client, int(platform.champion())))
+    _, ids, _ = client.classify(asked)
+    other = dict(zip(sorted(set(asked.labels)), sorted(set(asked.labels), reverse=True), strict=True))
+    assert client.feedback(ids, reported([other[label] for label in asked.labels], DAYS + 1, None, seed=7)) == len(ids)
+    client.close()
+
+    name = platform.api.trigger("feedback_retune", {"as_of": asked.day.isoformat()})
+    until(lambda: platform.api.state("feedback_retune", name) in DONE, seconds=600)
+    assert platform.api.state("feedback_retune", name) == "success", platform.checkout.logs()
+    code, answer = platform.api.call("GET", f"/api/v2/dags/feedback_retune/dagRuns/{name}/taskInstances")
+    assert code == 200 and {task["state"] for task in answer["task_instances"]} == {"success"}, answer
+    said = SignalsOfDay.read(platform.checkout.home / "feedback" / "signals" / f"{asked.day}.json")
+    assert "quality" in {signal.name for signal in said.signals if signal.fired}
+    retrained = f"feedback_retune__{name}"
+    until(lambda: platform.api.state("daily_retrain", retrained) in DONE, seconds=600)
+    assert platform.api.state("daily_retrain", retrained) == "success", platform.checkout.logs()
 
 
 def test_a_new_object_in_the_bucket_starts_a_build_of_the_dataset_within_a_minute(platform: Platform) -> None:
