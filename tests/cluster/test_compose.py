@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from airflow_rest import Api, free_port, until
-from test_images import BASE, ROOT, docker
+from test_images import BASE, ROOT, built, docker
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,7 +33,9 @@ class Platform:
 
     def compose(self, *words: str, check: bool = True) -> str:
         environment = {**os.environ, **self.given}
-        done = subprocess.run(["docker-compose", *words], cwd=self.root, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["docker-compose", *words], cwd=self.root, env=environment, capture_output=True, text=True, check=False
+        )
         assert not check or done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
@@ -42,7 +44,7 @@ class Platform:
 
     def states(self) -> dict[str, str]:
         """How each container is: running, exited 0, …, with its health where it has one."""
-        form = "{{index .Config.Labels \"com.docker.compose.service\"}} {{.State.Status}} {{.State.ExitCode}}{{if .State.Health}} {{.State.Health.Status}}{{end}}"
+        form = '{{index .Config.Labels "com.docker.compose.service"}} {{.State.Status}} {{.State.ExitCode}}{{if .State.Health}} {{.State.Health.Status}}{{end}}'
         names = self.compose("ps", "-q").split()
         said = docker("inspect", "-f", form, *names) if names else ""
         return dict(line.split(" ", 1) for line in said.splitlines())
@@ -53,9 +55,21 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     root = tmp_path_factory.mktemp("compose") / "checkout"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(root)], check=True)
     made = Platform(root)
+    made.given["AUTOGLM_IMAGE"] = built("platform")
     if BASE.startswith("localhost/"):
         tag = made.given["POSTGRES_IMAGE"] = "localhost/postgres:test"
-        docker("build", "--network", "host", "--build-arg", f"BASE_IMAGE={BASE}", "-f", "tests/cluster/postgres.Dockerfile", "-t", tag, ".")
+        docker(
+            "build",
+            "--network",
+            "host",
+            "--build-arg",
+            f"BASE_IMAGE={BASE}",
+            "-f",
+            "tests/cluster/postgres.Dockerfile",
+            "-t",
+            tag,
+            ".",
+        )
     try:
         made.compose("up", "-d")
         yield made

@@ -28,15 +28,20 @@ def docker(*words: str, check: bool = True) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module", params=["trainer", "airflow"])
-def image(request: pytest.FixtureRequest) -> tuple[str, str]:
-    tag = f"localhost/autoglm-{request.param}:test"
+def built(kind: str) -> str:
+    """The image of docker/KIND.Dockerfile, by its tag."""
+    tag = f"localhost/autoglm-{kind}:test"
     arguments = {"BASE_IMAGE": BASE, "PIP_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", "")}
     given = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
     began = time.monotonic()
-    docker("build", "--network", "host", *given, "-f", f"docker/{request.param}.Dockerfile", "-t", tag, ".")
-    print(f"{request.param}: built in {time.monotonic() - began:.0f} s")
-    return request.param, tag
+    docker("build", "--network", "host", *given, "-f", f"docker/{kind}.Dockerfile", "-t", tag, ".")
+    print(f"{kind}: built in {time.monotonic() - began:.0f} s")
+    return tag
+
+
+@pytest.fixture(scope="module", params=["trainer", "airflow", "platform"])
+def image(request: pytest.FixtureRequest) -> tuple[str, str]:
+    return request.param, built(request.param)
 
 
 def inside(tag: str, code: str) -> str:
@@ -65,8 +70,13 @@ def test_it_holds_what_it_is_for_and_no_more(image: tuple[str, str]) -> None:
     there = {
         "trainer": ["torch", "transformers", "deepspeed", "optuna", "boto3"],
         "airflow": ["airflow", "dvc", "mlflow", "kubernetes"],
+        "platform": ["airflow", "torch", "deepspeed", "mlflow", "dvc", "fastapi", "psycopg"],
     }
-    gone = {"trainer": ["airflow", "mlflow", "dvc", "pip"], "airflow": ["torch", "deepspeed", "pip"]}
+    gone = {
+        "trainer": ["airflow", "mlflow", "dvc", "pip"],
+        "airflow": ["torch", "deepspeed", "pip"],
+        "platform": ["pytest", "pip"],
+    }
     code = "import importlib.util as u, sys; print([n for n in sys.argv[1:] if u.find_spec(n)])"
     flags = ("--rm", "--network", "none")
     found = docker("run", *flags, tag, "python", "-c", code, *there[kind], *gone[kind]).strip().splitlines()[-1]

@@ -115,7 +115,9 @@ def test_labels_that_come_back_to_the_live_server_start_a_study_and_a_retraining
     """The loop under the scheduler. The labels say the opposite of the truth, so what the champion promised is clearly missed."""
     batch = list(replay.traffic(load(ROOT / "params.yaml", environ={})))[DAYS]
     places = [*range(150), *range(len(batch.texts) // 2, len(batch.texts) // 2 + 150)]
-    asked = Traffic(date(2026, 3, DAYS + 1), *(tuple(column[place] for place in places) for column in (batch.texts, batch.labels)))
+    asked = Traffic(
+        date(2026, 3, DAYS + 1), *(tuple(column[place] for place in places) for column in (batch.texts, batch.labels))
+    )
     client = platform.client()
     until(lambda: _serves(client, int(platform.champion())))
     _, ids, _ = client.classify(asked)
