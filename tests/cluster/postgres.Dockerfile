@@ -3,5 +3,5 @@ ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
 RUN apt-get update -q && apt-get install -q -y --no-install-recommends postgresql && rm -rf /var/lib/apt/lists/* \
  && ln -s /usr/lib/postgresql/*/bin/* /usr/local/bin/ || true
-COPY tests/cluster/postgres-entrypoint.sh /entrypoint.sh
+COPY postgres-entrypoint.sh /entrypoint.sh
 CMD ["sh", "/entrypoint.sh"]

@@ -58,17 +58,18 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     made.given["AUTOGLM_IMAGE"] = built("platform")
     if BASE.startswith("localhost/"):
         tag = made.given["POSTGRES_IMAGE"] = "localhost/postgres:test"
+        base = f"BASE_IMAGE={BASE}"
         docker(
             "build",
             "--network",
             "host",
             "--build-arg",
-            f"BASE_IMAGE={BASE}",
+            base,
             "-f",
             "tests/cluster/postgres.Dockerfile",
             "-t",
             tag,
-            ".",
+            "tests/cluster",
         )
     try:
         made.compose("up", "-d")
