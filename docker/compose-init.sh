@@ -8,7 +8,9 @@ if ! test -s /secrets/postgres; then
   printf 'postgres:5432:*:airflow:%s\n' "$password" > /secrets/pgpass  # libpq's own way: no address and no command line holds it
   printf '%s' "$password" > /secrets/postgres
 fi
-export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'  # /source is another user's, and mounted read-only
+# /source is another user's; a clone's other half takes this from no variable but from a file
+export GIT_CONFIG_GLOBAL=/tmp/gitconfig
+git config --global safe.directory '*'
 test -e /checkout/.git || git clone --quiet --no-hardlinks /source /checkout
 git -C /checkout pull --quiet --ff-only
 git -C /checkout log -1 --format='the checkout is at %h %s'
