@@ -5,7 +5,7 @@ data=/var/lib/postgresql/data
 install -d -o postgres -g postgres "$data" /var/run/postgresql
 if ! test -s "$data/PG_VERSION"; then
   install -o postgres -m 600 "$POSTGRES_PASSWORD_FILE" /tmp/password
-  su postgres -s /bin/sh -c "initdb -D $data -U $POSTGRES_USER --pwfile=/tmp/password --auth-host=scram-sha-256 --auth-local=trust" > /dev/null
+  su postgres -s /bin/sh -c "initdb -E UTF8 -D $data -U $POSTGRES_USER --pwfile=/tmp/password --auth-host=scram-sha-256 --auth-local=trust" > /dev/null
   rm /tmp/password
   echo 'host all all all scram-sha-256' >> "$data/pg_hba.conf"
   su postgres -s /bin/sh -c "pg_ctl -D $data -w -o '-c listen_addresses=' start" > /dev/null
