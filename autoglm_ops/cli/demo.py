@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,12 +39,12 @@ from autoglm_ops.stages.replay import DayResult, PromotionCheck, Traffic, TwoOfF
 FIRST_NIGHT = 2
 FAULTS = "6:label-noise,8:hostile-reporter,10:latency"
 # Short studies and trainings, for the loop and its comparisons alike: the demo has thirty minutes for two weeks. Four epochs, since the
-# first days hold little text (two left the loop 0.23 above frozen, four 0.27), and 500 steps at most, since the last hold much.
+# first days hold little text (two left the loop 0.23 above frozen, four 0.27), and 400 steps at most, since the last hold much (700 scored no higher).
 STUDY = {
     "TUNE__STEPS": "30",
     "TUNE__LOOKS": "2",
     "TRAIN__EPOCHS": "4",
-    "TRAIN__MAX_STEPS": "500",
+    "TRAIN__MAX_STEPS": "400",
     "TRAIN__EVALUATIONS": "2",
 }
 
@@ -111,66 +112,66 @@ class _Play:
                 client = replay.Client(url, key)
                 for number, batch in enumerate(self.traffic[FIRST_NIGHT:], start=FIRST_NIGHT + 1):
                     champion = self._champion()
-                    self._score(number, batch, client, frozen, champion, before, baseline)
+                    served = self._serve(number, batch, client, champion)
+                    others = partial(self._others, batch, served, frozen, before, baseline)
                     before = None
-                    if number < len(self.traffic):
-                        before, baseline = self._night(number, batch.day, champion)
-                        if self.rule.judge(self.high, self.settings.monitor.quality_drop):
-                            self.rule.renew(baseline.model, replay.promise(baseline))
+                    if number == len(self.traffic):
+                        others()
+                        break
+                    before, baseline = self._night(number, batch.day, champion, others)
+                    if self.rule.judge(self.high, self.settings.monitor.quality_drop):
+                        self.rule.renew(baseline.model, replay.promise(baseline))
                 client.close()
             self._now("")
         return self.results, self.checks
 
-    def _score(
-        self,
-        number: int,
-        batch: Traffic,
-        client: replay.Client,
-        frozen: ModelRef,
-        champion: ModelRef,
-        before: ModelRef | None,
-        baseline: replay.Nightly,
-    ) -> None:
-        """The day: everything is asked the same texts; the loop's answers are the server's. At night their labels come back."""
+    def _serve(self, number: int, batch: Traffic, client: replay.Client, champion: ModelRef) -> list[str]:
+        """The day: the server is asked, and told the labels at night. Returns its answers."""
         fault = self.faults.get(number)
         self._now(f"day {number}: {len(batch.texts)} requests{f', with a fault: {fault}' if fault else ''}")
         _await_version(client, champion.version)
         with slowed(self.server, really=fault == "latency"):
             served, ids, version = client.classify(batch)
-        old_hand = replay.registered_answers(self.settings, self.home, frozen, batch.texts)
+        loop_f1 = replay.macro_f1(batch.labels, served)
+        self.results.append(DayResult(number, len(batch.texts), None, None, None, loop_f1, version, fault=fault or ""))
+        client.feedback(ids, reported(batch.labels, number, fault, self.settings.seed))
+        return served
+
+    def _others(
+        self, batch: Traffic, served: list[str], frozen: ModelRef, before: ModelRef | None, baseline: replay.Nightly
+    ) -> None:
+        """What the comparisons would have answered to the same texts; a promotion of the night before is held against its predecessor."""
+        result = self.results[-1]
+        result.frozen = replay.macro_f1(batch.labels, self._registered(frozen, batch))
         nightly = replay.answers(baseline.model, batch.texts)
         again = nightly if self.rule.model == baseline.model else replay.answers(self.rule.model, batch.texts)
         self.high = production.measure_of(self.settings)(batch.labels, again).high
-        self.results.append(
-            DayResult(
-                day=number,
-                rows=len(batch.texts),
-                frozen=replay.macro_f1(batch.labels, old_hand),
-                nightly=replay.macro_f1(batch.labels, nightly),
-                again=replay.macro_f1(batch.labels, again),
-                tfidf=replay.macro_f1(batch.labels, baseline.tfidf(batch.texts)),
-                loop=replay.macro_f1(batch.labels, served),
-                version=version,
-                fault=fault or "",
-            )
-        )
+        result.nightly, result.again = replay.macro_f1(batch.labels, nightly), replay.macro_f1(batch.labels, again)
+        result.tfidf = replay.macro_f1(batch.labels, baseline.tfidf(batch.texts))
         if before is not None:
-            old = replay.registered_answers(self.settings, self.home, before, batch.texts)
+            old = self._registered(before, batch)
             gain, low, high, p_worse = replay.against(batch.labels, served, old, seed=self.settings.seed)
-            self.checks.append(PromotionCheck(version, number, round(gain, 4), round(low, 4), round(high, 4), p_worse))
-        client.feedback(ids, reported(batch.labels, number, fault, self.settings.seed))
+            check = PromotionCheck(result.version, result.day, round(gain, 4), round(low, 4), round(high, 4), p_worse)
+            self.checks.append(check)
 
-    def _night(self, number: int, day: date, champion: ModelRef) -> tuple[ModelRef | None, replay.Nightly]:
-        """Retune on what came back. Returns the replaced champion (if it was) and the ungated comparison."""
+    def _registered(self, model: ModelRef, batch: Traffic) -> list[str]:
+        return replay.registered_answers(self.settings, self.home, model, batch.texts)
+
+    def _night(
+        self, number: int, day: date, champion: ModelRef, others: Callable[[], None]
+    ) -> tuple[ModelRef | None, replay.Nightly]:
+        """Retune on what came back. Returns the replaced champion (if it was) and the ungated comparison.
+
+        The comparisons go beside: nightly retraining shares the data stages by DVC's cache, and its training hides behind the study.
+        """
         result = self.results[-1]
         self._now(f"night {number}: feedback_retune, and nightly retraining without a gate beside it")
         loop.collect(self.settings, self.home, day)
-        with ThreadPoolExecutor(
-            1
-        ) as beside:  # it shares the data stages by DVC's cache, and its training hides behind the study
-            ungated = beside.submit(replay.nightly, day, checkout(), self.home)
+        with ThreadPoolExecutor(2) as beside:
+            ungated, scored = beside.submit(replay.nightly, day, checkout(), self.home), beside.submit(others)
             self._drive("feedback_retune", day, {})
             baseline = ungated.result()
+            scored.result()
         said = SignalsOfDay.read(self.home / "feedback" / "signals" / f"{day}.json")
         result.fired = [item.name for item in said.signals if item.fired]
         result.drift = max((round(item.value, 3) for item in said.drift), default=None)
@@ -290,7 +291,8 @@ def _table(results: list[DayResult], doing: str) -> Table:
         caption=doing,
     )
     for item in results:
-        scores = [f"{value:.3f}" for value in (item.frozen, item.nightly, item.again or 0.0, item.tfidf)]
+        others = (item.frozen, item.nightly, item.again, item.tfidf)
+        scores = ["…" if value is None else f"{value:.3f}" for value in others]
         promoted = f"v{item.promoted}" if item.promoted else ""
         drift = f"{item.drift:.2f}" if item.drift is not None else ""
         cells = [str(item.day), *scores, f"[bold]{item.loop:.3f}[/]", f"v{item.version}", drift, " ".join(item.fired)]

@@ -49,9 +49,9 @@ class DayResult:
 
     day: int
     rows: int
-    frozen: float
-    nightly: float
-    tfidf: float
+    frozen: float | None
+    nightly: float | None
+    tfidf: float | None
     loop: float
     version: int
     fired: list[str] = field(default_factory=list)
