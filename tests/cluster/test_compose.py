@@ -14,17 +14,19 @@ from pathlib import Path
 import httpx
 import pytest
 from airflow_rest import Api, free_port, until
-from test_images import BASE, ROOT, built, docker
+from newcomer import make_checkout
+from test_images import BASE, built, docker
+
+from autoglm_ops.versioning import git
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not os.environ.get("DOCKER_HOST"), reason="DOCKER_HOST is not set: no engine to start it on"),
 ]
-SMALL = {"tune.enabled": False, "train.max_steps": 60, "gate.minimum": 0.4}
 
 
 class Platform:
-    """The compose project of a clean clone, on free ports."""
+    """The compose project of a newcomer's clone, on free ports."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -53,7 +55,10 @@ class Platform:
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     root = tmp_path_factory.mktemp("compose") / "checkout"
-    subprocess.run(["git", "clone", "-q", str(ROOT), str(root)], check=True)
+    make_checkout(root)
+    git.commit_all(
+        root, ["params.yaml", "reviews.jsonl"], "A dataset of our own"
+    )  # what is not committed is not in the platform's clone
     made = Platform(root)
     made.given["AUTOGLM_IMAGE"] = built("platform")
     if BASE.startswith("localhost/"):
@@ -88,7 +93,7 @@ def test_everything_comes_up_and_a_run_by_rest_is_served(platform: Platform, tmp
     (tmp_path / "airflow" / "passwords.json").write_text(platform.read("/work/runs/airflow/passwords.json"))
     api = Api(tmp_path, platform.ports["AIRFLOW_PORT"])
     until(lambda: api.call("GET", "/api/v2/dags/daily_retrain")[0] == 200)
-    run = api.trigger("daily_retrain", {"as_of": "2026-01-06", "set": SMALL})
+    run = api.trigger("daily_retrain", {"as_of": "2026-03-04"})
     until(lambda: api.state("daily_retrain", run) in ("success", "failed"), seconds=600)
     assert api.state("daily_retrain", run) == "success"
 
