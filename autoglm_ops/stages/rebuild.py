@@ -47,7 +47,7 @@ def rebuild(run: str, origin: Path, home: Path, watch: Watch, only: Sequence[str
     place = home / "replays" / run
     shutil.rmtree(place, ignore_errors=True)
     root = place / "workspace"
-    git.git(origin, "clone", "--quiet", "--local", "--no-tags", "--branch", f"{runs.BRANCH}{run}", str(origin), str(root))
+    git.git(origin, "clone", "--quiet", "--no-tags", "--branch", f"{runs.BRANCH}{run}", str(origin), str(root))
     recorded = _recorded(root, only)
     Workplace(run=f"replay-{run}", origin=str(origin), home=str(_home(home, place))).write(root / ".workspace.json")
     found: list[ReplayedStage] = []

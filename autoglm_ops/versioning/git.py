@@ -41,8 +41,11 @@ def changed_files(folder: Path) -> list[str]:
 
 
 def clone(origin: Path, target: Path) -> list[str]:
-    """A local clone of `origin` with its uncommitted changes of tracked files as one commit. Returns those files."""
-    git(origin, "clone", "--quiet", "--local", "--no-tags", str(origin), str(target))
+    """A clone of `origin` with its uncommitted changes of tracked files as one commit. Returns those files.
+
+    Its objects are hard links where both lie on one file system (git's own way for a path), and copies where not.
+    """
+    git(origin, "clone", "--quiet", "--no-tags", str(origin), str(target))
     changed = changed_files(origin)
     if changed:
         patch = gitcall.output(origin, "diff", "--binary", "HEAD")

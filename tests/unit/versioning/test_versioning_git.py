@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -79,3 +80,17 @@ def test_an_empty_repository_is_said(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     with pytest.raises(UsageError, match="with a commit"):
         git.require_checkout(tmp_path)
+
+
+def test_a_clone_may_lie_on_another_file_system(tmp_path: Path) -> None:
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.exists() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system at hand")
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    (origin / "a").write_text("1\n")
+    git.git(origin, "init", "-q", "-b", "main")
+    git.commit_all(origin, ["a"], "Start")
+    with TemporaryDirectory(dir=elsewhere) as folder:
+        git.clone(origin, Path(folder) / "clone")
+        assert (Path(folder) / "clone" / "a").read_text() == "1\n"
