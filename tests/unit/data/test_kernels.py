@@ -9,11 +9,11 @@ from pathlib import Path
 from shutil import copytree, ignore_patterns
 
 ROOT = Path(__file__).parents[3]
-SCAN = """
-from autoglm_ops.data.readers import scan
-found = scan.scan(b'{"text": "a", "label": "pos"}\\n', ("text", "label"))
-assert found.good.all()
-print(scan.__file__, sum(scan._scan.stats.cache_hits.values()), sum(scan._scan.stats.cache_misses.values()))
+MIX = """
+import numpy as np
+from autoglm_ops.data.steps import compiled
+assert compiled.mix(np.uint64(7)) != 7
+print(compiled.__file__, sum(compiled.mix.stats.cache_hits.values()), sum(compiled.mix.stats.cache_misses.values()))
 """
 
 
@@ -22,11 +22,11 @@ def _clone(place: Path) -> Path:
     return place
 
 
-def _scan(clone: Path, cache: Path) -> tuple[int, int]:
+def _mix(clone: Path, cache: Path) -> tuple[int, int]:
     """Cache hits and misses of a process that runs the code of `clone`."""
     kept = {"NUMBA_CACHE_DIR": str(cache), "NUMBA_CACHE_LOCATOR_CLASSES": "autoglm_ops.data.kernels.BySource"}
     environment = {**os.environ, **kept, "PYTHONPATH": str(clone)}
-    done = subprocess.run([sys.executable, "-c", SCAN], cwd=clone, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", MIX], cwd=clone, env=environment, capture_output=True, text=True, check=True)
     path, hits, misses = done.stdout.split()
     assert Path(path).is_relative_to(clone)
     return int(hits), int(misses)
@@ -34,9 +34,9 @@ def _scan(clone: Path, cache: Path) -> tuple[int, int]:
 
 def test_another_clone_of_the_same_sources_finds_them_and_a_changed_one_does_not(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    assert _scan(_clone(tmp_path / "first"), cache) == (0, 1)
+    assert _mix(_clone(tmp_path / "first"), cache) == (0, 1)
     second = _clone(tmp_path / "second")
-    assert _scan(second, cache) == (1, 0)
-    with (second / "autoglm_ops/data/steps/compiled.py").open("a") as file:
+    assert _mix(second, cache) == (1, 0)
+    with (second / "autoglm_ops/data/readers/scan.py").open("a") as file:
         file.write("# another file of the package, whose loops may be compiled into these\n")
-    assert _scan(second, cache) == (0, 1)
+    assert _mix(second, cache) == (0, 1)
