@@ -29,3 +29,15 @@ def test_a_password_on_the_command_line_is_refused_and_a_plain_url_kept(tmp_path
         write_resolved(params, tree, origin)
     tree, origin = load_tree(params, overrides=["tracking.uri=http://mlflow:5000"], environ={})
     assert write_resolved(params, tree, origin) == ["tracking.uri"]
+
+
+def test_a_tag_in_the_file_makes_no_object(tmp_path: Path) -> None:
+    """The strict reader refuses such a file before; the writer, which reads it again for its comments, runs nothing either."""
+    params, made = tmp_path / "params.yaml", tmp_path / "made"
+    params.write_text("seed: 7\n")
+    tree, origin = load_tree(params, overrides=["train.epochs=2"], environ={})
+    params.write_text(f"seed: !!python/object/apply:os.mkdir [{made}]\n")
+    with pytest.raises(SettingsError, match="constructor for the tag"):
+        load_tree(params, environ={})
+    write_resolved(params, tree, origin)
+    assert not made.exists() and "epochs: 2" in params.read_text()
