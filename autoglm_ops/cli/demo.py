@@ -26,6 +26,7 @@ from rich.table import Table
 from autoglm_ops.cli.airflow import airflow_environment
 from autoglm_ops.cli.children import child, ended_by_sigterm
 from autoglm_ops.cli.shared import AsJson, checkout, home, show_json
+from autoglm_ops.cluster.forked import zygote_of
 from autoglm_ops.contracts.production import SignalsOfDay
 from autoglm_ops.contracts.record import write_text
 from autoglm_ops.contracts.release import GateVerdict, ModelRef
@@ -65,7 +66,8 @@ def demo(
     folder = home() / "demo"
     shutil.rmtree(folder, ignore_errors=True)
     started = time.monotonic()
-    with ended_by_sigterm(), _environment(folder / "home"):
+    with ended_by_sigterm(), _environment(folder / "home"), zygote_of(folder / "zygote.log") as warm:
+        os.environ.update(warm)
         play = _Play(folder, console, days, schedule(faults))
         results, checks = play.run()
     said = {**replay.verdict(results, checks), "seconds": round(time.monotonic() - started)}

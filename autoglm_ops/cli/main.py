@@ -88,6 +88,7 @@ def _environment() -> None:
     for name, value in {
         "OMP_WAIT_POLICY": "PASSIVE",
         "DVC_NO_ANALYTICS": "1",
+        "GX_ANALYTICS_ENABLED": "false",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from autoglm_ops.cluster import forked
 from autoglm_ops.cluster.limits import LOOK_SECONDS, Limits, apply, used
 from autoglm_ops.errors import UsageError
 
@@ -55,10 +56,7 @@ class ChildProcess:
         """Bytes it held when it was ended for holding more than its limit."""
         marks = f"{environment.get(MARK, '')} {self._mark}".strip()
         try:
-            self._process = subprocess.Popen(
-                list(command), cwd=cwd, env={**environment, MARK: marks}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, start_new_session=True, preexec_fn=_die_with_parent if LINUX else None,
-            )  # fmt: skip
+            self._process = _start(command, cwd, {**environment, MARK: marks})
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise UsageError(f"cannot start {command[0]!r} in {cwd}: {error.strerror}: {error.filename}") from error
         apply(self._process.pid, limits)
@@ -86,7 +84,7 @@ class ChildProcess:
                 self._doze()
         finally:
             self._end()
-        code = self._process.returncode
+        code = self._process.wait()
         return 128 - code if code < 0 else code
 
     def _outgrown(self) -> bool:
@@ -141,6 +139,14 @@ class ChildProcess:
         thread = threading.Thread(target=run, name=f"pump-{name}", daemon=True)
         thread.start()
         return thread
+
+
+def _start(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes] | forked.Forked:
+    """Forked from a process that has imported what it needs, where there is one; else by itself."""
+    return forked.start(command, cwd, environment) or subprocess.Popen(
+        list(command), cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True, preexec_fn=_die_with_parent if LINUX else None,
+    )  # fmt: skip
 
 
 def marked(mark: str, group: int | None = None) -> list[int]:

@@ -75,7 +75,9 @@ class Command:
 
         command = [python, "-m", "autoglm_ops", *arguments]
         self._log.info("running: autoglm %s", " ".join(arguments))
-        self._child = ChildProcess(command, cwd=checkout(), environment=os.environ, sink=sink, grace=GRACE_SECONDS)
+        # One thread each: Airflow runs as many tasks at once as the machine has room for.
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        self._child = ChildProcess(command, cwd=checkout(), environment=environment, sink=sink, grace=GRACE_SECONDS)
         if self._stopped:  # by a signal that came while it was being started
             self._child.stop()
         try:

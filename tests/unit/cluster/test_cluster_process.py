@@ -1,18 +1,23 @@
-"""A child process takes everything it started with it: whatever that does to get away."""
+"""A child process takes everything it started with it: whatever that does to get away, and however it was started."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from autoglm_ops.cluster.process import ChildProcess, marked
+from autoglm_ops.cluster.forked import ADDRESS, Forked, zygote_of
+from autoglm_ops.cluster.process import MARK, ChildProcess, marked
 from autoglm_ops.cluster.services import start_time
 from autoglm_ops.errors import UsageError
 
@@ -41,11 +46,45 @@ class Lines(list[tuple[str, str]]):
             self.ready.set()
 
 
-def child(code: str, *words: str, sink: Lines | None = None, grace: float = 0.5) -> ChildProcess:
-    command = [sys.executable, "-c", code, *words]
-    return ChildProcess(
-        command, cwd=Path.cwd(), environment=os.environ, sink=sink if sink is not None else Lines(), grace=grace
+def ready(variables: Mapping[str, str]) -> None:
+    limit = time.monotonic() + 20
+    while not Path(variables[ADDRESS]).exists():
+        assert time.monotonic() < limit, "the zygote did not come up"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    log = tmp_path_factory.mktemp("zygote") / "log"
+    with zygote_of(log, ["json"]) as variables:
+        ready(variables)
+        yield variables
+    assert log.read_text() == ""
+
+
+@pytest.fixture(params=["by itself", "forked"], autouse=True)
+def way(request: pytest.FixtureRequest, warm: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test holds for both ways to start a child. Its code is `-m body`, from a folder of PYTHONPATH."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    if request.param == "forked":
+        monkeypatch.setenv(ADDRESS, warm[ADDRESS])
+    return str(request.param)
+
+
+def child(
+    code: str, *words: str, sink: Lines | None = None, grace: float = 0.5, environment: Mapping[str, str] = {}
+) -> ChildProcess:
+    Path(os.environ["PYTHONPATH"], "body.py").write_text(code)
+    process = ChildProcess(
+        [sys.executable, "-m", "body", *words],
+        cwd=Path.cwd(),
+        environment={**os.environ, **environment},
+        sink=sink if sink is not None else Lines(),
+        grace=grace,
     )
+    assert isinstance(process._process, Forked) == (ADDRESS in os.environ and not environment)
+    return process
 
 
 def left(process: ChildProcess) -> list[int]:
@@ -107,13 +146,15 @@ def test_a_child_learns_that_its_parent_was_killed(tmp_path: Path):
     script = tmp_path / "parent.py"
     script.write_text(
         "import os, sys\nfrom pathlib import Path\nfrom autoglm_ops.cluster.process import ChildProcess\n"
-        "c = ChildProcess([sys.executable, '-c', 'import time; time.sleep(60)'], cwd=Path('.'), environment=os.environ, sink=print)\n"
+        "c = ChildProcess([sys.executable, '-m', 'body'], cwd=Path('.'), environment=os.environ, sink=print)\n"
         "print(c.pid, flush=True); c.wait()\n"
     )
+    (tmp_path / "body.py").write_text("import time; time.sleep(60)")
     parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
-    time.sleep(0.2)
+    time.sleep(0.5)
+    assert start_time(pid) is not None
     parent.kill()
     parent.wait()
     limit = time.monotonic() + 5
@@ -133,3 +174,102 @@ def test_a_line_without_end_is_cut_and_memory_stays_bounded():
     assert child("import sys; sys.stdout.write('x' * 200_000)", sink=lines).wait() == 0
     assert max(len(text) for _, text in lines) <= 1 << 16
     assert sum(len(text) for _, text in lines) == 200_000
+
+
+SAY = """
+import json, os, random, sys, time
+import numpy
+print(json.dumps({"argv": sys.argv[1:], "name": __name__, "cwd": os.getcwd(), "environ": dict(os.environ), "path": sys.path[:2],
+    "leads": os.getsid(0) == os.getpid(), "title": open("/proc/self/cmdline").read().rstrip("\\0 ").split("\\0"), "zone": time.tzname,
+    "marks": open("/proc/self/environ").read().split("AUTOGLM_JOB_MARKS=")[1].split("\\0")[0].strip(),
+    "handles": sorted(int(n) for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}")),
+    "signals": [str(__import__("signal").getsignal(n)) for n in (15, 17)], "drawn": [random.random(), numpy.random.random()]}))
+"""
+
+
+def told(*words: str) -> dict[str, Any]:
+    lines = Lines()
+    assert child(SAY, *words, sink=lines).wait() == 0, lines
+    answer: dict[str, Any] = json.loads(lines[-1][1])
+    return answer
+
+
+def test_a_child_is_the_same_however_it_was_started(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("A_VARIABLE", "of now")
+    monkeypatch.setenv(MARK, "outer")
+    said = told("--word", "two words")
+    assert said["argv"] == ["--word", "two words"] and said["name"] == "__main__" and said["cwd"] == str(Path.cwd())
+    outer, mine = said["marks"].split()
+    assert outer == "outer" and said["environ"][MARK] == f"outer {mine}", "found by whoever looks for what it started"
+    assert said["environ"]["A_VARIABLE"] == "of now"
+    assert said["path"] == [str(Path.cwd()), os.environ["PYTHONPATH"]]
+    assert said["leads"] and said["title"][1:] == ["-m", "body", "--word", "two words"]
+    assert said["handles"] == [0, 1, 2], "a handle of another's connection would hide its end"
+    assert said["signals"] == ["0", "0"]
+
+
+def test_no_two_children_draw_the_same():
+    one, two = told(), told()
+    assert one["drawn"][0] != two["drawn"][0] and one["drawn"][1] != two["drawn"][1]
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ("import sys; sys.exit('why')", 1, "why"),
+        ("import sys; sys.exit(75)", 75, ""),
+        ("raise ValueError('broken')", 1, "ValueError: broken"),
+        ("import os; os.kill(os.getpid(), 9)", 128 + 9, ""),
+        ("import atexit; atexit.register(print, 'last')", 0, "last"),
+        ("import threading, time; threading.Thread(target=lambda: (time.sleep(.2), print('later'))).start()", 0, "later"),
+    ],
+)
+def test_ends_are_told_as_they_are(body: str, code: int, said: str):
+    lines = Lines()
+    assert child(body, sink=lines).wait() == code
+    assert any(said in text for _, text in lines) or not said
+
+
+def test_many_at_once_keep_their_own_ends():
+    processes = []
+    for number in range(24):
+        lines = Lines()
+        body = f"import sys; print({number}, flush=True); sys.exit({number})"
+        processes.append((child(body, sink=lines), lines))
+        limit = time.monotonic() + 5
+        while not lines and time.monotonic() < limit:  # `body.py` is written anew for the next
+            time.sleep(0.01)
+    for number, (process, lines) in enumerate(processes):
+        assert process.wait() == number and lines == [("stdout", str(number))]
+
+
+def test_what_is_read_at_a_start_is_given_to_a_start_of_its_own(way: str, caplog: pytest.LogCaptureFixture):
+    lines = Lines()
+    with caplog.at_level("INFO"):
+        process = child("import os; print(os.environ['OMP_NUM_THREADS'])", sink=lines, environment={"OMP_NUM_THREADS": "2"})
+    assert process.wait() == 0 and lines == [("stdout", "2")]
+    assert ("OMP_NUM_THREADS differs" in caplog.text) == (way == "forked")
+
+
+def test_when_the_zygote_dies_its_children_end_and_the_next_starts_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with zygote_of(tmp_path / "log", []) as variables:
+        monkeypatch.setenv(ADDRESS, variables[ADDRESS])
+        ready(variables)
+        process = child("import time; time.sleep(60)")
+    assert process.wait(5) == 128 + signal.SIGTERM
+    assert left(process) == []
+    monkeypatch.delenv(ADDRESS)
+    assert child("pass").wait() == 0
+
+
+@pytest.mark.parametrize("sent", [b"", b"\xff\xff\xff\xff", b"\x00\x00\x00\x02{}"])
+def test_a_zygote_outlives_whoever_talks_nonsense(warm: dict[str, str], sent: bytes, monkeypatch: pytest.MonkeyPatch):
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(warm[ADDRESS])
+        connection.sendall(sent)
+    monkeypatch.setenv(ADDRESS, warm[ADDRESS])
+    assert child("pass").wait() == 0
+
+
+def test_only_this_user_may_ask(warm: dict[str, str]):
+    assert Path(warm[ADDRESS]).parent.stat().st_mode & 0o077 == 0
