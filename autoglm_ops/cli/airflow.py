@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from autoglm_ops.cli import servers
+from autoglm_ops.cli.environment import LIBRARIES
 from autoglm_ops.cli.servers import HOST
 from autoglm_ops.cli.shared import checkout, home
 from autoglm_ops.cluster import services
@@ -33,6 +34,7 @@ def airflow_environment(home: Path, checkout: Path, port: int = 8080) -> dict[st
     _password(root)
     path = [str(checkout / "plugins"), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
+        **{name: os.environ.get(name, value) for name, value in LIBRARIES.items()},
         "AUTOGLM_HOME": str(home),
         "AUTOGLM_CHECKOUT": str(checkout),
         "AUTOGLM_PYTHON": sys.executable,

@@ -60,7 +60,7 @@ def demo(
     Every night is a DagRun of feedback_retune in Airflow's database; when a signal fires, a study of at most four trials and a
     daily_retrain follow. On some days something is wrong: labels are noisy, a reporter lies, the server is slow. Beside the loop: a model frozen after day 2, nightly retraining without a gate, the same job again when two of five days fell under
     the promise, and nightly TF-IDF.
-    Leaves demo.json and demo.png in .autoglm/demo. Fourteen days take about 35 minutes on two cores, four days four.
+    Leaves demo.json and demo.png in .autoglm/demo. Fourteen days take about 22 minutes on two cores, four days three.
     """
     console = Console(stderr=as_json, highlight=False)
     folder = home() / "demo"

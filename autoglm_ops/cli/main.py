@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from autoglm_ops import __version__, logs
+from autoglm_ops.cli.environment import LIBRARIES
 from autoglm_ops.errors import AutoGLMError
 
 # Typer carries its own copy of click and names only some of its exceptions: this is the base of all wrong calls.
@@ -61,7 +62,8 @@ def build(command: str = "") -> typer.Typer:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every foreseen error is one message on stderr and its exit code."""
-    _environment()
+    for name, value in LIBRARIES.items():
+        os.environ.setdefault(name, value)
     logs.configure(plain=None if "AUTOGLM_LOG_PLAIN" not in os.environ else True)
     try:
         words = sys.argv[1:] if arguments is None else arguments
@@ -78,21 +80,3 @@ def main(arguments: list[str] | None = None) -> None:
         code = 130
     logging.shutdown()
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _environment() -> None:
-    """What libraries read while they are imported: nothing may phone home or wait for a model hub, and threads that wait sleep.
-
-    OpenMP's threads spin at a barrier by default; on a machine with other work a step of two threads then took 1.6 s, asleep 0.3 s.
-    """
-    for name, value in {
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "DVC_NO_ANALYTICS": "1",
-        "GX_ANALYTICS_ENABLED": "false",
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        "TOKENIZERS_PARALLELISM": "false",
-    }.items():
-        os.environ.setdefault(name, value)

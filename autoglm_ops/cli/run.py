@@ -20,7 +20,6 @@ from autoglm_ops.cli.children import child, ended_by_sigterm
 from autoglm_ops.cli.runs import day
 from autoglm_ops.cli.shared import AsJson, AsOfDay, Configs, Overrides, checkout, home, show_json
 from autoglm_ops.cli.summary import render
-from autoglm_ops.cluster.forked import zygote_of
 from autoglm_ops.contracts.inputs import RunInfo
 from autoglm_ops.contracts.record import Completion
 from autoglm_ops.stages import graph, runner, runs
@@ -71,7 +70,7 @@ def drive(info: RunInfo, console: Console) -> int:
     environment = {**os.environ, **airflow_environment(home(), checkout()), "AUTOGLM_EVENTS": str(events)}
     command = [sys.executable, "-m", "autoglm_airflow.drive", info.dag, "--run-id", info.dag_run_id]
     command += ["--conf", json.dumps({"as_of": info.as_of})]
-    with ended_by_sigterm(), zygote_of(folder / "zygote.log") as warm, child(command, log, {**environment, **warm}) as process:
+    with ended_by_sigterm(), child(command, log, environment) as process:
         for event in _follow(events, process, console):
             _show(event, console)
     if process.returncode == 0:

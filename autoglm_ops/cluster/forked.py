@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from autoglm_ops.cluster import zygote
+from autoglm_ops.cluster.zygote import LEAST_MEMORY as LEAST_MEMORY
 from autoglm_ops.errors import AutoGLMError
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ MODULES = (
     "sklearn.feature_extraction.text", "matplotlib.pyplot", "torch", "transformers.models.glm.modeling_glm", "safetensors.torch",
 )  # fmt: skip
 """What most commands import, and most of their start."""
+HANDSHAKE = 30.0
+"""Seconds a zygote has for an answer; one that was stopped gives none."""
 ROOM = 1024
 """Characters for a command's words and for its marks, which are written over the zygote's own."""
 
@@ -53,12 +56,18 @@ class Forked:
         return code
 
     def _hear(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._connection], [], [], timeout)[0]:
+        if self.returncode is None and _readable(self._connection, timeout):
             said = _line(self._connection)
             # Nothing said: the zygote is gone, and its commands get SIGTERM from the kernel.
             self.returncode = said["code"] if said else -signal.SIGTERM
             self._connection.close()
         return self.returncode
+
+
+def _readable(connection: socket.socket, timeout: float | None) -> bool:
+    waiting = select.poll()
+    waiting.register(connection, select.POLLIN)
+    return bool(waiting.poll(None if timeout is None else timeout * 1000))
 
 
 def start(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> Forked | None:
@@ -67,26 +76,30 @@ def start(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> 
     if address is None or len(command) < 3 or command[1] != "-m" or not cwd.is_dir():
         return None
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(HANDSHAKE)
     try:
         connection.connect(address)
-    except (FileNotFoundError, ConnectionRefusedError):  # it is importing still, or gone
+    except OSError as error:
+        if not isinstance(error, (FileNotFoundError, ConnectionRefusedError)):  # it is importing still, or gone
+            logger.info("%s starts by itself: %s", " ".join(command[2:5]), error)
         connection.close()
         return None
-    asked = json.dumps({"command": list(command), "cwd": str(cwd), "environment": dict(environment)}).encode()
+    asked = json.dumps({"command": list(command), "cwd": str(cwd.resolve()), "environment": dict(environment)}).encode()
     (read_out, out), (read_err, err) = os.pipe(), os.pipe()
     null = os.open(os.devnull, os.O_RDONLY)
     try:
         socket.send_fds(connection, [zygote.HEADER.pack(len(asked))], [null, out, err])
         connection.sendall(asked)
-        said = _line(connection) or {"refused": "the zygote ended"}
+        said = _line(connection) or {}
     except OSError as error:
         said = {"refused": str(error)}
     finally:
         for handle in (null, out, err):
             os.close(handle)
     if "pid" in said:
+        connection.settimeout(None)
         return Forked(connection, said["pid"], (read_out, read_err))
-    logger.info("%s starts by itself: %s", " ".join(command[2:5]), said["refused"])
+    logger.info("%s starts by itself: %s", " ".join(command[2:5]), said.get("refused", "the zygote forked nothing"))
     connection.close()
     for handle in (read_out, read_err):
         os.close(handle)
@@ -94,34 +107,45 @@ def start(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> 
 
 
 @contextmanager
-def zygote_of(log: Path, modules: Sequence[str] = MODULES) -> Iterator[dict[str, str]]:
+def zygote_of(log: Path, modules: Sequence[str] = MODULES, python: str = sys.executable) -> Iterator[dict[str, str]]:
     """A zygote, and the variables that let a command be forked from it, in the environment of whoever starts commands and of all below.
 
     Linux only; elsewhere there is none, and no variable.
 
-    It imports in the background; commands that come before it is ready start by themselves. Whoever may open its folder may have
+    `python` is the interpreter of the commands. It imports in the background; commands that come before it is ready start by themselves. Whoever may open its folder may have
     commands run as this user: it is this user's alone. What it says goes to the file `log`.
     """
     if sys.platform != "linux":
         yield {}
         return
     folder = tempfile.mkdtemp(prefix="autoglm-")
-    address = f"{folder}/zygote"
+    try:
+        address = f"{folder}/zygote"
+        process = _open(address, log, modules, python)
+        try:
+            yield {ADDRESS: address} if process is not None else {}
+        finally:
+            if process is not None:
+                process.terminate()
+                process.wait()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open(address: str, log: Path, modules: Sequence[str], python: str) -> subprocess.Popen[bytes] | None:
     marks = f"{os.environ.get(zygote.MARKS, '')} ".ljust(ROOM)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", zygote.MARKS: marks}
     environment.pop("PYTHONPATH", None)
-    command = [sys.executable, str(Path(zygote.__file__)), address, ",".join(modules), str(os.getpid()), " " * ROOM]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as sink:
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
-        )
+    command = [python, str(Path(zygote.__file__)), address, ",".join(modules), str(os.getpid()), " " * ROOM]
     try:
-        yield {ADDRESS: address}
-    finally:
-        process.terminate()
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as sink:
+            return subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+            )
+    except OSError as error:  # whoever starts commands will say what is wrong with `python`
+        logger.warning("no zygote, so every command imports everything anew: %s", error)
+        return None
 
 
 def _line(connection: socket.socket) -> dict[str, Any] | None:
@@ -130,7 +154,7 @@ def _line(connection: socket.socket) -> dict[str, Any] | None:
     while not said.endswith(b"\n"):
         try:
             read = connection.recv(1)
-        except OSError:
+        except ConnectionError:
             read = b""
         if not read:
             return None

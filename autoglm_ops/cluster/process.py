@@ -56,7 +56,7 @@ class ChildProcess:
         """Bytes it held when it was ended for holding more than its limit."""
         marks = f"{environment.get(MARK, '')} {self._mark}".strip()
         try:
-            self._process = _start(command, cwd, {**environment, MARK: marks})
+            self._process = _start(command, cwd, {**environment, MARK: marks}, limits)
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise UsageError(f"cannot start {command[0]!r} in {cwd}: {error.strerror}: {error.filename}") from error
         apply(self._process.pid, limits)
@@ -65,6 +65,11 @@ class ChildProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def forked(self) -> bool:
+        """Whether it was forked from a zygote; else it was started by itself, and imports everything anew."""
+        return isinstance(self._process, forked.Forked)
 
     def stop(self) -> None:
         """Ask for the end. Safe in a signal handler and from any thread; `wait` does the work."""
@@ -141,9 +146,12 @@ class ChildProcess:
         return thread
 
 
-def _start(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes] | forked.Forked:
-    """Forked from a process that has imported what it needs, where there is one; else by itself."""
-    return forked.start(command, cwd, environment) or subprocess.Popen(
+def _start(
+    command: Sequence[str], cwd: Path, environment: Mapping[str, str], limits: Limits
+) -> subprocess.Popen[bytes] | forked.Forked:
+    """Forked from a process that has imported what it needs, where there is one and `limits` have room for that; else by itself."""
+    roomy = limits.memory is None or limits.memory >= forked.LEAST_MEMORY
+    return (roomy and forked.start(command, cwd, environment)) or subprocess.Popen(
         list(command), cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True, preexec_fn=_die_with_parent if LINUX else None,
     )  # fmt: skip

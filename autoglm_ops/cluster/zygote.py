@@ -15,6 +15,7 @@ import ctypes
 import gc
 import json
 import os
+import resource
 import runpy
 import selectors
 import signal
@@ -31,7 +32,7 @@ from typing import Any
 MARKS = "AUTOGLM_JOB_MARKS"  # process.MARK; this file imports nothing of ours
 AT_START = (
     "LD_", "PYTHON", "OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "MALLOC_", "CUDA_", "TORCH", "HF_", "TRANSFORMERS_", "LANG", "LC_", "TZ",
-    "MPL", "DVC_", "GX_",
+    "MPL", "DVC_", "GX_", "MLFLOW_DISABLE",
 )  # fmt: skip
 """Variables (by how their names begin) that are read while a process or a library starts."""
 PER_COMMAND = {"PYTHONPATH"}
@@ -42,6 +43,8 @@ HARMLESS = {"jemalloc_bg_thd"}
 """Threads whose library makes them anew after a fork (jemalloc's own handlers)."""
 HEADER = struct.Struct("!I")
 PATIENCE = 5.0
+LEAST_MEMORY = 2 << 30
+"""Bytes a command must be allowed to hold (RLIMIT_DATA): what is imported counts as its own, 0.6 GiB."""
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # linux/prctl.h
 _ARG_START, _ENV_START = 48, 50  # proc_pid_stat(5), counted from 1
 
@@ -62,6 +65,9 @@ def main(address: str, modules: list[str], parent: int) -> None:
         sys.exit(
             f"zygote: {', '.join(sorted(strangers))} run beside the main thread, so nothing can be forked; commands start by themselves"
         )
+    _overwrite(_ENV_START, "environ", f"{MARKS}=".encode(), started.get(MARKS, "").encode())
+    sys.stdout.flush()
+    sys.stderr.flush()
     gc.collect()
     gc.freeze()  # what is imported stays where it is: commands share its pages
     request = _Zygote(address, started).serve()
@@ -104,31 +110,35 @@ class _Zygote:
             self._reap()
 
     def _accept(self) -> dict[str, Any] | None:
-        connection, _ = self._listener.accept()
-        connection.settimeout(PATIENCE)
+        """Answer the next asker. In the forked command it returns the request, which has the connection that waits for `pid`."""
         try:
-            request, handles = _receive(connection)
-        except (OSError, ValueError, EOFError):  # whoever asked is gone, or speaks another language
-            connection.close()
+            connection, _ = self._listener.accept()
+        except OSError:  # gone again, or no handle is free
             return None
-        request["zygote"] = os.getpid()
-        refused = _unlike(request, self._started)
-        pid = 0 if refused else os.fork()
-        if not refused and pid == 0:
-            self._shed(connection)
+        connection.settimeout(PATIENCE)
+        handles: list[int] = []
+        pid = -1
+        try:
+            request = _receive(connection, handles)
+            refused = _unlike(request, self._started)
+            if not refused:
+                pid = os.fork()
+        except (OSError, EOFError, LookupError, TypeError, ValueError, AttributeError) as error:
+            refused = f"{type(error).__name__}: {error}"
+        if pid == 0:
+            self._shed()
             for number, handle in enumerate(handles):
                 os.dup2(handle, number)
         for handle in handles:
             os.close(handle)
+        if pid == 0:
+            return {**request, "connection": connection}
         if refused:
             _say(connection, refused=refused)
             connection.close()
             return None
-        if pid == 0:
-            return request
         self._commands[pid] = connection
         self._selector.register(connection, selectors.EVENT_READ)
-        _say(connection, pid=pid)
         return None
 
     def _left(self, connection: Any) -> None:
@@ -153,12 +163,12 @@ class _Zygote:
             _say(connection, code=os.waitstatus_to_exitcode(status))
             connection.close()
 
-    def _shed(self, connection: socket.socket) -> None:
+    def _shed(self) -> None:
         """In a command: nothing of the zygote stays open, so that everybody's end is seen by everybody."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._selector.close()
-        for end in (self._awake, self._wake, self._listener, connection, *self._commands.values()):
+        for end in (self._awake, self._wake, self._listener, *self._commands.values()):
             end.close()
 
 
@@ -168,19 +178,21 @@ def _say(connection: socket.socket, **what: Any) -> None:
         connection.sendall(json.dumps(what).encode() + b"\n")
 
 
-def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """{"command", "cwd", "environment"} as JSON after its length, and three handles that came with the length."""
-    head, handles, _, _ = socket.recv_fds(connection, HEADER.size, 3)
+def _receive(connection: socket.socket, handles: list[int]) -> dict[str, Any]:
+    """{"command", "cwd", "environment"} as JSON after its length, and three handles that came with the length, put into `handles`."""
+    head, received, _, _ = socket.recv_fds(connection, HEADER.size, 3)
+    handles += received
     if len(head) < HEADER.size or len(handles) < 3:
-        raise EOFError
+        raise EOFError("the request broke off")
     [size] = HEADER.unpack(head)
     body = bytearray()
     while len(body) < size:
         read = connection.recv(min(size - len(body), 1 << 16))
         if not read:
-            raise EOFError
+            raise EOFError("the request broke off")
         body += read
-    return json.loads(body), handles
+    [asker, *_] = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return {**json.loads(body), "asker": asker, "zygote": os.getpid()}
 
 
 def _unlike(request: dict[str, Any], started: dict[str, str]) -> str:
@@ -191,10 +203,13 @@ def _unlike(request: dict[str, Any], started: dict[str, str]) -> str:
     # What libraries added here was given to the commands forked before, and by them to those that they ask for.
     theirs, ours, added = _at_start(request["environment"]), _at_start(started), _added(started)
     for name in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(name) not in (ours.get(name), added.get(name)):
+        value = theirs.get(name)
+        if value != ours.get(name) and (name not in added or value != added[name]):
             return f"{name} differs, and it is read while a process starts"
     if len(request["environment"].get(MARKS, "")) > len(os.environ.get(MARKS, "")):
         return "it stands inside too many jobs"
+    if 0 <= resource.prlimit(request["asker"], resource.RLIMIT_DATA)[0] < LEAST_MEMORY:
+        return "it may have less memory than what is imported takes"
     return ""
 
 
@@ -212,6 +227,7 @@ def _become(request: dict[str, Any]) -> str:
     os.setsid()
     _die_with(request["zygote"])
     ctypes.CDLL(None).prctl(_PR_SET_NAME, b"autoglm")
+    _limit_like(request["asker"])
     environment, command = request["environment"], request["command"]
     _overwrite(_ENV_START, "environ", f"{MARKS}=".encode(), environment.get(MARKS, "").encode())
     _overwrite(_ARG_START, "cmdline", b"", b"\0".join(word.encode() for word in command) + b"\0")
@@ -225,7 +241,22 @@ def _become(request: dict[str, Any]) -> str:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed()  # its global generator; the one of `random` is seeded anew by itself
+    # Said only now that it leads its session and bears its marks: it can be found and ended from here on.
+    _say(request["connection"], pid=os.getpid())
+    request["connection"].close()
     return str(command[2])
+
+
+def _limit_like(asker: int) -> None:
+    """What a child inherits from whoever starts it. Without rights nothing can be raised, nor has to be: the zygote is the asker's elder."""
+    os.sched_setaffinity(0, os.sched_getaffinity(asker))
+    for name in dir(resource):
+        if name.startswith("RLIMIT_"):
+            with suppress(OSError, ValueError):
+                resource.setrlimit(getattr(resource, name), resource.prlimit(asker, getattr(resource, name)))
+    for line in Path(f"/proc/{asker}/status").read_text().splitlines():
+        if line.startswith("Umask:"):
+            os.umask(int(line.split()[1], 8))
 
 
 def _run(module: str) -> None:
@@ -261,13 +292,16 @@ def _die_with(parent: int) -> None:
 
 
 def _overwrite(field: int, name: str, after: bytes, text: bytes) -> None:
-    """Put `text` where others read this process's command line or environment: over as much as there is room for, blanks behind."""
+    """Put `text` where others read this process's command line or environment: over as much as there is room for, blanks behind.
+
+    Raises OSError where a process may not write its own memory; tried once before anything is forked.
+    """
     there = Path(f"/proc/self/{name}").read_bytes()
     start = there.find(after) + len(after)
     end = there.find(b"\0", start) if after else len(there) - 1
     stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     address = int(stat[field - 3]) + start  # the first two fields are before the bracket
-    with suppress(OSError), open("/proc/self/mem", "r+b", buffering=0) as memory:  # noqa: PTH123
+    with open("/proc/self/mem", "r+b", buffering=0) as memory:  # noqa: PTH123
         memory.seek(address)
         memory.write(text[: end - start].ljust(end - start))
 

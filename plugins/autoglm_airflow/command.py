@@ -74,10 +74,11 @@ class Command:
                 self._log.info("%s", _message(text))
 
         command = [python, "-m", "autoglm_ops", *arguments]
-        self._log.info("running: autoglm %s", " ".join(arguments))
         # One thread each: Airflow runs as many tasks at once as the machine has room for.
         environment = {"OMP_NUM_THREADS": "1", **os.environ}
         self._child = ChildProcess(command, cwd=checkout(), environment=environment, sink=sink, grace=GRACE_SECONDS)
+        how = "forked" if self._child.forked else "started"
+        self._log.info("%s, process %d: autoglm %s", how, self._child.pid, " ".join(arguments))
         if self._stopped:  # by a signal that came while it was being started
             self._child.stop()
         try:

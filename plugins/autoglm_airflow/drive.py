@@ -27,6 +27,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from autoglm_ops.cli.environment import LIBRARIES
+from autoglm_ops.cluster import forked
 from autoglm_ops.errors import AutoGLMError, TryAgain, UsageError
 
 STOPPED = 128 + signal.SIGTERM
@@ -38,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         conf = _conf(options.conf)
-        with _only_one(options.dag):
+        with _only_one(options.dag), _warm():
             from autoglm_airflow import (
                 engine,
             )  # Airflow's core: seconds of import, and it reads its configuration from the environment
@@ -114,6 +116,23 @@ def _only_one(dag: str) -> Iterator[None]:
         except BlockingIOError as error:
             raise TryAgain(f"another run of {dag} is being driven here; wait for it, or stop it first") from error
         yield
+
+
+@contextmanager
+def _warm() -> Iterator[None]:
+    """The run's commands are forked from one process that has imported what they import; from one that is there already, if there is."""
+    if forked.ADDRESS in os.environ:
+        yield
+        return
+    for name, value in LIBRARIES.items():
+        os.environ.setdefault(name, value)
+    python = os.environ.get("AUTOGLM_PYTHON") or sys.executable
+    with forked.zygote_of(Path(os.environ["AIRFLOW_HOME"]) / "logs" / "zygote.log", python=python) as variables:
+        os.environ.update(variables)
+        try:
+            yield
+        finally:
+            os.environ.pop(forked.ADDRESS, None)
 
 
 def stop_on_signals() -> None:

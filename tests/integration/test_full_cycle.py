@@ -7,11 +7,16 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from airflow_rest import free_port
 from newcomer import Checkout, make_checkout
 
 from autoglm_ops.contracts.record import digest_tree
@@ -59,6 +64,39 @@ def test_a_killed_run_finishes_its_own_work(cycle: Checkout, finished: str) -> N
     assert summary["tuning"]["trials"] == 2 and summary["training"]["ranks"] >= 1 and summary["dataset"]["quarantined"] == 0
     page = (cycle.home / "latest/report.html").read_text()
     assert "data:image/png;base64," in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_its_commands_were_forked_from_what_is_imported(cycle: Checkout, finished: str) -> None:
+    said = "".join(path.read_text() for path in (cycle.home / "airflow" / "logs").rglob("*.log"))
+    assert said.count("forked, process") >= 8, "those of the first seconds start by themselves, while the zygote imports"
+    assert "starts by itself" not in said, "nobody gave a command an environment of its own"
+
+
+def test_its_study_opens_in_optuna_dashboard(cycle: Checkout, finished: str) -> None:
+    where = cycle.call("tune", "--storage").split()[-1]
+    port = free_port()
+    command = [Path(sys.executable).with_name("optuna-dashboard"), "--server", "wsgiref", "--port", str(port), where]
+    dashboard = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        listed = _get(f"http://127.0.0.1:{port}/api/studies", dashboard)["study_summaries"]
+        study = _get(f"http://127.0.0.1:{port}/api/studies/{listed[0]['study_id']}", dashboard)
+    finally:
+        dashboard.terminate()
+        dashboard.wait()
+    assert len(listed) == 1
+    assert [trial["state"] for trial in study["trials"]].count("Complete") >= 1 and len(study["trials"]) == 2
+    assert "train.learning_rate" in json.dumps(study["trials"][0]["params"])
+
+
+def _get(url: str, server: subprocess.Popen[str], seconds: float = 60) -> dict[str, Any]:
+    deadline = time.monotonic() + seconds
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return dict(json.load(answer))
+        except urllib.error.URLError:
+            time.sleep(0.2)
+    raise AssertionError(f"{url} did not answer")
 
 
 @pytest.mark.slow  # as long as the run itself

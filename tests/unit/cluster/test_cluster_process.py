@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from autoglm_ops.cluster.forked import ADDRESS, Forked, zygote_of
+from autoglm_ops.cluster.forked import ADDRESS, zygote_of
+from autoglm_ops.cluster.limits import Limits
 from autoglm_ops.cluster.process import MARK, ChildProcess, marked
 from autoglm_ops.cluster.services import start_time
 from autoglm_ops.errors import UsageError
@@ -73,7 +74,12 @@ def way(request: pytest.FixtureRequest, warm: dict[str, str], tmp_path: Path, mo
 
 
 def child(
-    code: str, *words: str, sink: Lines | None = None, grace: float = 0.5, environment: Mapping[str, str] = {}
+    code: str,
+    *words: str,
+    sink: Lines | None = None,
+    grace: float = 0.5,
+    environment: Mapping[str, str] = {},
+    by_itself: bool = False,
 ) -> ChildProcess:
     Path(os.environ["PYTHONPATH"], "body.py").write_text(code)
     process = ChildProcess(
@@ -83,7 +89,7 @@ def child(
         sink=sink if sink is not None else Lines(),
         grace=grace,
     )
-    assert isinstance(process._process, Forked) == (ADDRESS in os.environ and not environment)
+    assert process.forked == (ADDRESS in os.environ and not environment and not by_itself)
     return process
 
 
@@ -251,6 +257,51 @@ def test_what_is_read_at_a_start_is_given_to_a_start_of_its_own(way: str, caplog
     assert ("OMP_NUM_THREADS differs" in caplog.text) == (way == "forked")
 
 
+def test_a_variable_that_is_not_there_is_a_difference_too(
+    way: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    with caplog.at_level("INFO"):
+        process = child("import os; print('OMP_NUM_THREADS' in os.environ)", sink=(lines := Lines()), by_itself=True)
+    assert process.wait() == 0 and lines == [("stdout", "False")]
+    assert ("OMP_NUM_THREADS differs" in caplog.text) == (way == "forked")
+
+
+def test_a_child_has_the_limits_of_who_started_it(tmp_path: Path):
+    """Not those of the zygote, which never had them."""
+    parent = tmp_path / "parent.py"
+    parent.write_text(
+        "import os, resource, sys\nfrom pathlib import Path\nfrom autoglm_ops.cluster.process import ChildProcess\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 300))\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nos.umask(0o027)\n"
+        "c = ChildProcess([sys.executable, '-m', 'body'], cwd=Path('.'), environment=os.environ, sink=lambda s, l: print(l.decode()))\n"
+        "sys.exit(c.wait())\n"
+    )
+    (tmp_path / "body.py").write_text(
+        "import os, resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[1], len(os.sched_getaffinity(0)), os.umask(0))"
+    )
+    said = subprocess.run([sys.executable, str(parent)], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["300", "1", str(0o027)]
+
+
+def test_a_child_with_little_memory_starts_by_itself(way: str):
+    process = ChildProcess(
+        [sys.executable, "-c", "pass"], cwd=Path.cwd(), environment=os.environ, sink=Lines(), limits=Limits(memory=1 << 30)
+    )
+    assert not process.forked and process.wait() == 0
+
+
+def test_an_address_that_leads_nowhere_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for address in (tmp_path / "none", tmp_path / ("x" * 120)):
+        monkeypatch.setenv(ADDRESS, str(address))
+        assert child("pass", by_itself=True).wait() == 0
+
+
+def test_no_zygote_where_its_interpreter_is_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    with zygote_of(tmp_path / "log", [], python="/no/such/python") as variables:
+        assert variables == {}
+    assert "imports everything anew" in caplog.text
+
+
 def test_when_the_zygote_dies_its_children_end_and_the_next_starts_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with zygote_of(tmp_path / "log", []) as variables:
         monkeypatch.setenv(ADDRESS, variables[ADDRESS])
@@ -262,11 +313,15 @@ def test_when_the_zygote_dies_its_children_end_and_the_next_starts_by_itself(tmp
     assert child("pass").wait() == 0
 
 
-@pytest.mark.parametrize("sent", [b"", b"\xff\xff\xff\xff", b"\x00\x00\x00\x02{}"])
+@pytest.mark.parametrize("sent", [b"", b"\xff\xff\xff\xff", b"\x00\x00\x00\x02{}", b"\x00\x00\x00\x02[]", b"\x00\x00\x00\x01{"])
 def test_a_zygote_outlives_whoever_talks_nonsense(warm: dict[str, str], sent: bytes, monkeypatch: pytest.MonkeyPatch):
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(warm[ADDRESS])
-        connection.sendall(sent)
+    null = os.open(os.devnull, os.O_RDWR)
+    for handles in ([], [null], [null] * 3):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(warm[ADDRESS])
+            if sent:
+                socket.send_fds(connection, [sent], handles)
+    os.close(null)
     monkeypatch.setenv(ADDRESS, warm[ADDRESS])
     assert child("pass").wait() == 0
 
