@@ -15,10 +15,10 @@ import typer
 from rich.console import Console
 
 from autoglm_ops.cli import servers
-from autoglm_ops.cli.environment import LIBRARIES
 from autoglm_ops.cli.servers import HOST
 from autoglm_ops.cli.shared import checkout, home
 from autoglm_ops.cluster import services
+from autoglm_ops.cluster.libraries import LIBRARIES
 from autoglm_ops.cluster.services import Service, Services
 from autoglm_ops.errors import UsageError
 from autoglm_ops.settings import load

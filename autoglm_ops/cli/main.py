@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 from autoglm_ops import __version__, logs
-from autoglm_ops.cli.environment import LIBRARIES
+from autoglm_ops.cluster.libraries import LIBRARIES
 from autoglm_ops.errors import AutoGLMError
 
 # Typer carries its own copy of click and names only some of its exceptions: this is the base of all wrong calls.

@@ -27,8 +27,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from autoglm_ops.cli.environment import LIBRARIES
 from autoglm_ops.cluster import forked
+from autoglm_ops.cluster.libraries import LIBRARIES
 from autoglm_ops.errors import AutoGLMError, TryAgain, UsageError
 
 STOPPED = 128 + signal.SIGTERM
