@@ -35,6 +35,8 @@ AT_START = (
     "MPL", "DVC_", "GX_", "MLFLOW_DISABLE",
 )  # fmt: skip
 """Variables (by how their names begin) that are read while a process or a library starts."""
+AT_START_MODULES = ("sitecustomize", "usercustomize")
+"""Modules of PYTHONPATH that Python itself runs at a start (instrumentation, coverage)."""
 PER_COMMAND = {"PYTHONPATH"}
 """Of those, what is given to every command anew."""
 THREADED = ("polars",)
@@ -206,6 +208,10 @@ def _unlike(request: dict[str, Any], started: dict[str, str]) -> str:
         value = theirs.get(name)
         if value != ours.get(name) and (name not in added or value != added[name]):
             return f"{name} differs, and it is read while a process starts"
+    for folder in filter(None, request["environment"].get("PYTHONPATH", "").split(os.pathsep)):
+        for name in AT_START_MODULES:
+            if (Path(folder) / f"{name}.py").exists() or (Path(folder) / name).is_dir():
+                return f"{folder} has a {name}, which is run while a process starts"
     if len(request["environment"].get(MARKS, "")) > len(os.environ.get(MARKS, "")):
         return "it stands inside too many jobs"
     if 0 <= resource.prlimit(request["asker"], resource.RLIMIT_DATA)[0] < LEAST_MEMORY:

@@ -267,6 +267,14 @@ def test_a_variable_that_is_not_there_is_a_difference_too(
     assert ("OMP_NUM_THREADS differs" in caplog.text) == (way == "forked")
 
 
+def test_what_python_runs_at_a_start_is_run(way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "sitecustomize.py").write_text("import os; os.environ['CUSTOMISED'] = 'yes'")
+    with caplog.at_level("INFO"):
+        process = child("import os; print(os.environ.get('CUSTOMISED'))", sink=(lines := Lines()), by_itself=True)
+    assert process.wait() == 0 and lines == [("stdout", "yes")]
+    assert ("has a sitecustomize" in caplog.text) == (way == "forked")
+
+
 def test_a_child_has_the_limits_of_who_started_it(tmp_path: Path):
     """Not those of the zygote, which never had them."""
     parent = tmp_path / "parent.py"
