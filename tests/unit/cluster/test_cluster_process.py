@@ -334,5 +334,25 @@ def test_a_zygote_outlives_whoever_talks_nonsense(warm: dict[str, str], sent: by
     assert child("pass").wait() == 0
 
 
+def test_broken_requests_leave_no_handle_open(warm: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    null = os.open(os.devnull, os.O_RDWR)
+    for _ in range(20):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(warm[ADDRESS])
+            socket.send_fds(connection, [b"\x00\x00\x00\x09{"], [null] * 3)
+    os.close(null)
+    monkeypatch.setenv(ADDRESS, warm[ADDRESS])
+    assert told()["handles"] == [0, 1, 2]
+
+
+def test_a_relative_folder_is_the_askers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "body.py").write_text("import os; print(os.getcwd())")
+    lines = Lines()
+    process = ChildProcess([sys.executable, "-m", "body"], cwd=Path("here"), environment=os.environ, sink=lines)
+    assert process.wait() == 0 and lines == [("stdout", str(tmp_path / "here"))]
+
+
 def test_only_this_user_may_ask(warm: dict[str, str]):
     assert Path(warm[ADDRESS]).parent.stat().st_mode & 0o077 == 0
