@@ -268,26 +268,22 @@ def _limit_like(asker: int) -> None:
 def _run(module: str) -> None:
     """Run it and leave, as multiprocessing's forks do: threads, exit handlers and streams are seen to, the rest is the kernel's.
 
-    Python's own end, which takes every imported module apart, took half a second.
+    Python's own end, which takes every imported module apart, took half a second. An error goes there all the same: Python prints it, and
+    knows what else an interrupt or an exit hook asks for.
     """
-    code: Any = 1
+    code: Any = 0
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
-        code = 0
     except SystemExit as leaving:
         code = leaving.code
-    except BaseException:  # noqa: BLE001 - the end of the process: the hook prints it, as Python would
-        sys.excepthook(*sys.exc_info())
     if code is not None and not isinstance(code, int):
         sys.stderr.write(f"{code}\n")
         code = 1
-    try:
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit((code or 0) & 0xFF)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()  # lost output is an error too, and no success
+    sys.stderr.flush()
+    os._exit((code or 0) & 0xFF)
 
 
 def _die_with(parent: int) -> None:

@@ -225,6 +225,8 @@ def test_no_two_children_draw_the_same():
         ("import sys; sys.exit('why')", 1, "why"),
         ("import sys; sys.exit(75)", 75, ""),
         ("raise ValueError('broken')", 1, "ValueError: broken"),
+        ("raise KeyboardInterrupt", 128 + 2, "KeyboardInterrupt"),
+        ("import atexit; atexit.register(print, 'last'); raise ValueError('broken')", 1, "last"),
         ("import os; os.kill(os.getpid(), 9)", 128 + 9, ""),
         ("import atexit; atexit.register(print, 'last')", 0, "last"),
         ("import threading, time; threading.Thread(target=lambda: (time.sleep(.2), print('later'))).start()", 0, "later"),
@@ -234,6 +236,13 @@ def test_ends_are_told_as_they_are(body: str, code: int, said: str):
     lines = Lines()
     assert child(body, sink=lines).wait() == code
     assert any(said in text for _, text in lines) or not said
+
+
+def test_output_that_is_lost_at_the_end_is_no_success():
+    body = "import sys\nclass Full:\n    closed = False\n    def flush(self): raise OSError('disk full')\nsys.stdout = Full()"
+    lines = Lines()
+    assert child(body, sink=lines).wait() not in (0, None)
+    assert any("disk full" in text for _, text in lines)
 
 
 def test_many_at_once_keep_their_own_ends():
