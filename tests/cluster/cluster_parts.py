@@ -9,7 +9,12 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from autoglm_ops.contracts.record import digest_path
+
+if TYPE_CHECKING:
+    from newcomer import Checkout
 
 ROOT = Path(__file__).parents[2]
 IMAGE = os.environ.get("AUTOGLM_TEST_IMAGE", "")
@@ -81,3 +86,11 @@ def _created(core: Any, namespace: str) -> bool:
     except ApiException:
         return False
     return True
+
+
+def replayed(checkout: Checkout, root: Path) -> None:
+    """Replay builds every output of the run again, on this machine, and compares the digests."""
+    before = digest_path(root / "out" / "train")
+    lines = checkout.call("replay", root.name, "--json", seconds=900).splitlines()
+    [line] = [line for line in lines if '"identical"' in line]
+    assert json.loads(line)["identical"] is True and digest_path(root / "out" / "train") == before

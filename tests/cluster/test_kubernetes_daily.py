@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cluster_parts import placement, wait_for
-from newcomer import Checkout, make_checkout
+from cluster_parts import placement, replayed, wait_for
+from newcomer import make_checkout
 
-from autoglm_ops.contracts.record import Completion, digest_path
+from autoglm_ops.contracts.record import Completion
 
 
 def test_daily_retrain_tunes_and_trains_in_pods(
@@ -31,12 +31,4 @@ def test_daily_retrain_tunes_and_trains_in_pods(
     summary = json.loads((checkout.home / "latest" / "summary.json").read_text())
     assert summary["release"]["alias"] == "champion"
     wait_for(lambda: not core.list_namespaced_pod(namespace).items)
-    _the_same_here(replace(checkout, extra={**placed, "AUTOGLM__CLUSTER__BACKEND": "local"}), root)
-
-
-def _the_same_here(checkout: Checkout, root: Path) -> None:
-    """Replay builds every output of the run again, on this machine, and compares the digests."""
-    before = digest_path(root / "out" / "train")
-    lines = checkout.call("replay", root.name, "--json", seconds=900).splitlines()
-    [line] = [line for line in lines if '"identical"' in line]
-    assert json.loads(line)["identical"] is True and digest_path(root / "out" / "train") == before
+    replayed(replace(checkout, extra={**placed, "AUTOGLM__CLUSTER__BACKEND": "local"}), root)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from away_workspace import prepared
 from cluster_parts import wait_for
-from on_slurm import command, needs_slurm
+from on_slurm import command, hurry, needs_slurm
 from two_nodes import cannot, two_nodes
 
 from autoglm_ops.contracts.record import Completion, digest_tree
@@ -68,11 +68,3 @@ def test_two_nodes_of_one_rank_each_give_the_same_bytes(
     assert digest_tree(root / "out" / "train") == here
     heard = capfd.readouterr().err
     assert "node 1 of 2: the model is with node 0" in heard and "attempt 1: succeeded" in heard, "the job's log is the caller's"
-
-
-def hurry(number: str) -> bool:
-    """Slurm holds a requeued job back for two minutes, until old credentials are void; the test need not wait for that."""
-    if "JobState=PENDING" not in command("scontrol", "show", "job", number):
-        return False
-    command("scontrol", "update", f"JobId={number}", "StartTime=now")
-    return True

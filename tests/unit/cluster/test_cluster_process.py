@@ -132,6 +132,18 @@ def test_a_gentle_child_has_its_grace_to_finish():
     assert ("stdout", "saved") in lines
 
 
+@pytest.mark.parametrize("wait", [0.0, 0.001, 0.003, 0.01])
+def test_a_stop_in_the_first_milliseconds_is_not_lost(wait: float):
+    """Whoever is stopped before it runs its first line ends at once, not after its grace."""
+    started = time.monotonic()
+    processes = [child("import time; time.sleep(60)", grace=30) for _ in range(5)]
+    time.sleep(wait)
+    for process in processes:
+        process.stop()
+    assert [process.wait() for process in processes] == [128 + signal.SIGTERM] * 5
+    assert time.monotonic() - started < 20
+
+
 def test_an_exception_while_waiting_ends_everything(monkeypatch: pytest.MonkeyPatch):
     lines = Lines()
     process = child(STUBBORN, "stay", sink=lines)

@@ -1,0 +1,43 @@
+"""The trials of a round in pods beside each other, as an Airflow task of each asks for it: the scores of this machine, and what the next
+round continues from comes back."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from away_workspace import ROOT
+from cluster_parts import BARE, IMAGE, SECRETS, wait_for
+from train_workspace import workspace
+
+from autoglm_ops.stages import runner, trials
+
+TUNE = {"trials": 4, "steps": 12, "parallel": 2, "looks": 2}
+
+
+def test_trials_of_a_round_in_pods_at_once(
+    namespace: str, s3: str, plain: dict[str, str], core: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOGLM__STORE__URI", s3)
+    here, away = (workspace(tmp_path / name, tune=TUNE) for name in ("here", "away"))
+    for root in (here, away):
+        runner.run_stage("plan", root)
+    (away / "autoglm_ops").symlink_to(ROOT / "autoglm_ops")
+    place = {
+        "backend": "kubernetes", "image": IMAGE or BARE, "secrets": list(SECRETS), "environment": plain, "start_seconds": 120,
+        "deadline_seconds": 240, "kubernetes": {"namespace": namespace, "images": [IMAGE or BARE], "secret": "team-keys"},
+    }  # fmt: skip
+    params = away / "params.yaml"
+    params.write_text(yaml.safe_dump({**yaml.safe_load(params.read_text()), "cluster": place}))
+    for _ in range(2):  # the second round continues from what the first one's pods left
+        looks = trials.ask(away)
+        assert looks == trials.ask(here) and len(looks) == 2
+        with ThreadPoolExecutor(2) as pool:
+            running = [pool.submit(trials.launch, away, look) for look in looks]
+            wait_for(lambda: all(one.done() for one in running) or len(core.list_namespaced_pod(namespace).items) == 2)
+            scores = [one.result().score for one in running]
+        assert scores == [trials.train(here, look).score for look in looks] and None not in scores
+    wait_for(lambda: not core.list_namespaced_pod(namespace).items)
