@@ -3,6 +3,7 @@ round continues from comes back."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from cluster_parts import BARE, IMAGE, SECRETS, wait_for
 from train_workspace import workspace
 
 from autoglm_ops.stages import runner, trials
+from autoglm_ops.tuning.rounds import Look
 
 TUNE = {"trials": 4, "steps": 12, "parallel": 2, "looks": 2}
 
@@ -35,9 +37,15 @@ def test_trials_of_a_round_in_pods_at_once(
     for _ in range(2):  # the second round continues from what the first one's pods left
         looks = trials.ask(away)
         assert looks == trials.ask(here) and len(looks) == 2
-        with ThreadPoolExecutor(2) as pool:
-            running = [pool.submit(trials.launch, away, look) for look in looks]
-            wait_for(lambda: all(one.done() for one in running) or len(core.list_namespaced_pod(namespace).items) == 2)
-            scores = [one.result().score for one in running]
+        scores = _in_pods(away, looks, lambda: len(core.list_namespaced_pod(namespace).items))
         assert scores == [trials.train(here, look).score for look in looks] and None not in scores
     wait_for(lambda: not core.list_namespaced_pod(namespace).items)
+
+
+def _in_pods(root: Path, looks: Sequence[Look], pods: Callable[[], int]) -> list[float | None]:
+    """The scores of looks that are taken at once, each in a pod of its own."""
+    with ThreadPoolExecutor(len(looks)) as pool:
+        running = [pool.submit(trials.launch, root, look) for look in looks]
+        wait_for(lambda: all(one.done() for one in running) or pods() == len(looks))
+        assert not all(one.done() for one in running), "they were never there together"
+        return [one.result().score for one in running]
