@@ -14,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from autoglm_ops.contracts.arrays import TokenArrays
 from autoglm_ops.contracts.record import Record, digest_path
 from autoglm_ops.contracts.training import TrainingChange, TrainingRecord
-from autoglm_ops.training import activations, checkpoint
+from autoglm_ops.training import activations, allocator, checkpoint
 from autoglm_ops.training.beat import Heart
 from autoglm_ops.training.callbacks.beats import Beats
 from autoglm_ops.training.callbacks.checkpoints import Checkpoints
@@ -63,6 +63,7 @@ def warm(job: Job) -> None:
 def joined(job: AnyJob, rank: int, meeting: Path) -> Heart:
     """Take this rank's place in the group, as every kind of job does it; returns the heart that beats from here on, "building"."""
     torch.set_num_threads(job.plan.threads_per_rank)
+    allocator.settle(job.plan)
     deterministic(job.plan.device)
     heart = Heart(Path(job.out), rank, job.attempt)
     heart.enter("joining")
