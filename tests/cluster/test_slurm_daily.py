@@ -16,7 +16,7 @@ from autoglm_ops.contracts.record import Completion
 from autoglm_ops.contracts.training import TuningReport
 
 pytestmark = needs_slurm
-PLACED = {"AUTOGLM__CLUSTER__BACKEND": "slurm", "AUTOGLM__TUNE__PARALLEL": "2", "AUTOGLM__CLUSTER__RESOURCES__GPUS": "1"}
+PLACED = {"AUTOGLM__CLUSTER__BACKEND": "slurm", "AUTOGLM__TUNE__PARALLEL": "2", "AUTOGLM__TRAIN__EPOCHS": "12", "AUTOGLM__RECOVERY__CHECKPOINT_STEPS": "5"}
 
 
 def test_daily_retrain_tunes_and_trains_on_slurm(tmp_path: Path) -> None:
@@ -25,7 +25,8 @@ def test_daily_retrain_tunes_and_trains_on_slurm(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(checkout.call, "run", seconds=900)
         number = wait_for(lambda: running.done() or training(checkout), 600)
-        assert not running.done(), "it ended before it could be requeued"
+        if running.done():
+            raise AssertionError(f"it ended before it could be requeued:\n{running.result()}")
         command("scontrol", "requeue", number)
         wait_for(lambda: running.done() or hurry(number))
         running.result()
