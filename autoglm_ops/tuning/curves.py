@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
-from scipy.special import ndtr
+
+from autoglm_ops.tuning.worth import Belief
 
 Array = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -52,6 +53,16 @@ class Model(NamedTuple):
         return np.exp(self.values[-6:])
 
 
+class Posterior(NamedTuple):
+    """The model after what was `seen`: root of its kernel and weights [n]."""
+
+    model: Model
+    alike: Array
+    seen: Points
+    root: Array
+    weights: Array
+
+
 def prior_model(features: int, trust: float = 0.0) -> Model:
     return Model(np.concatenate([np.full(features, np.log(LENGTH)), np.log(AMPLITUDES)]), trust)
 
@@ -69,25 +80,29 @@ def likeness(model: Model, left: Array, right: Array) -> Array:
     return _matern(np.sqrt(squares))
 
 
-def predict(model: Model, alike: Array, seen: Points, values: Array, asked: Points) -> tuple[Array, Array]:
-    """Mean and standard deviation of the asked points. `alike`: `likeness` of the whole feature table; `values`: [n], prior included."""
+def condition(model: Model, alike: Array, seen: Points, values: Array) -> Posterior:
+    """`alike`: `likeness` of the whole feature table; `values`: [n], what is promised included."""
     shared = _kernel(model, alike, seen, seen)
     shared.flat[:: len(values) + 1] += model.amplitudes[5] + JITTER
-    root = np.linalg.cholesky(shared)
-    across = solve_triangular(root, _kernel(model, alike, seen, asked), lower=True, check_finite=False)
-    weighed = solve_triangular(root, values - seen.prior, lower=True, check_finite=False)
-    a, b, c, d, e, _ = model.amplitudes
-    own = (a + b + d) * asked.time**2 + (c + e) * asked.time + model.trust * asked.prior**2
-    spread = np.sqrt(np.maximum(own - (across * across).sum(0), 1e-9))
-    return np.asarray(asked.prior + across.T @ weighed), np.asarray(spread)
+    root = np.asarray(np.linalg.cholesky(shared), dtype=np.float64)
+    return Posterior(model, alike, seen, root, cho_solve((root, True), values - seen.prior, check_finite=False))
 
 
-def log_improvement(best: float, mean: Array, spread: Array) -> Array:
-    """Logarithm of the expected improvement below `best`; finite far out in the tail, where the improvement itself is 0."""
-    z = (best - mean) / spread
-    near = spread * (z * ndtr(z) + np.exp(-z * z / 2) / np.sqrt(2 * np.pi))
-    far = np.log(spread) - z * z / 2 - np.log(np.sqrt(2 * np.pi) * np.maximum(z * z, 1))
-    return np.asarray(np.where(z > -5, np.log(np.maximum(near, 1e-300)), far))
+def means(known: Posterior, asked: Points) -> Array:
+    return np.asarray(asked.prior + _kernel(known.model, known.alike, asked, known.seen) @ known.weights)
+
+
+def foresee(known: Posterior, end: Points, after: Points) -> Belief:
+    """What is believed of each configuration's `end`, and how much of that a look at the same configuration's `after` would tell."""
+    far, near = (
+        solve_triangular(known.root, _kernel(known.model, known.alike, known.seen, asked), lower=True, check_finite=False)
+        for asked in (end, after)
+    )
+    spread = np.sqrt(np.maximum(_own(known.model, end, end) - (far * far).sum(0), 1e-9))
+    looked = np.maximum(_own(known.model, after, after) - (near * near).sum(0), 1e-9) + known.model.amplitudes[5]
+    shared = _own(known.model, end, after) - (far * near).sum(0)
+    gain = np.minimum(np.abs(shared) / np.sqrt(looked), 0.9999 * spread)
+    return Belief(means(known, end), spread, gain)
 
 
 def fit(start: Model, around: Model, width: float, features: Array, seen: Points, values: Array) -> Model:
@@ -99,6 +114,13 @@ def fit(start: Model, around: Model, width: float, features: Array, seen: Points
 
 def _matern(distance: Array) -> Array:
     return np.asarray((1 + ROOT5 * distance + 5 / 3 * distance**2) * np.exp(-ROOT5 * distance))
+
+
+def _own(model: Model, left: Points, right: Points) -> Array:
+    """Prior covariance of pairs of places on the same trial: [n]."""
+    a, b, c, d, e, _ = model.amplitudes
+    line, walk = left.time * right.time, np.minimum(left.time, right.time)
+    return np.asarray((a + b + d) * line + (c + e) * walk + model.trust * left.prior * right.prior)
 
 
 def _kernel(model: Model, alike: Array, left: Points, right: Points) -> Array:
