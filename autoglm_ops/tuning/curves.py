@@ -54,13 +54,14 @@ class Model(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """The model after what was `seen`: root of its kernel and weights [n]."""
+    """The model after what was `seen`: root of its kernel, weights [n], and the log likelihood of it all but for a constant."""
 
     model: Model
     alike: Array
     seen: Points
     root: Array
     weights: Array
+    evidence: float
 
 
 def prior_model(features: int, trust: float = 0.0) -> Model:
@@ -85,7 +86,9 @@ def condition(model: Model, alike: Array, seen: Points, values: Array) -> Poster
     shared = _kernel(model, alike, seen, seen)
     shared.flat[:: len(values) + 1] += model.amplitudes[5] + JITTER
     root = np.asarray(np.linalg.cholesky(shared), dtype=np.float64)
-    return Posterior(model, alike, seen, root, cho_solve((root, True), values - seen.prior, check_finite=False))
+    weights = cho_solve((root, True), values - seen.prior, check_finite=False)
+    evidence = -0.5 * float((values - seen.prior) @ weights) - float(np.log(np.diag(root)).sum())
+    return Posterior(model, alike, seen, root, weights, evidence)
 
 
 def means(known: Posterior, asked: Points) -> Array:

@@ -48,7 +48,8 @@ class Expert:
         asked = self.points(where, curves.log_time(np.array([step for _, step in busy]), view.steps))
         values = np.concatenate([values, curves.means(known, asked)])
         joined = Points(*(np.concatenate(pair) for pair in zip(seen, asked, strict=True)))
-        return curves.condition(fitted.model, fitted.alike, joined, values), float(values.min())
+        expected = curves.condition(fitted.model, fitted.alike, joined, values)
+        return expected._replace(evidence=known.evidence), float(values.min())
 
     def points(self, rows: NDArray[np.int64], time: Array) -> Points:
         """Places of the pool at log times, with what history promises there."""

@@ -20,7 +20,7 @@ TOP = 0.014
 eight seeds, cold: 42 with a quarter of it, 40 with half of it, 43 with this; 32 by expected improvement and a rung for a step."""
 MARGIN = 0.02
 """The target lies at least so far below the best loss seen, on the model's scale."""
-_NODES = np.linspace(-4, 4, 33)
+_NODES = np.linspace(-8, 8, 49)
 _SHARES = np.exp(-_NODES * _NODES / 2) / np.exp(-_NODES * _NODES / 2).sum()
 _GOING_ON = np.cumsum(_SHARES)
 
@@ -33,13 +33,13 @@ class Belief(NamedTuple):
     gain: Array
 
 
-def target(beliefs: list[Belief], best: float, wanted: float) -> float:
-    """The loss that `wanted` configurations are expected to reach, all beliefs weighed alike, or a margin below the best one seen."""
-    mean, spread = np.concatenate([one.mean for one in beliefs]), np.concatenate([one.spread for one in beliefs])
+def target(beliefs: list[Belief], weights: Array, best: float, wanted: float) -> float:
+    """The loss that `wanted` configurations are expected to reach, or a margin below the best one seen. `weights` of the beliefs sum to 1."""
+    mean, spread = np.array([one.mean for one in beliefs]), np.array([one.spread for one in beliefs])
     low, high = float((mean - 6 * spread).min()), float(mean.max())
     for _ in range(40):
         middle = (low + high) / 2
-        if float(ndtr((middle - mean) / spread).sum()) > wanted * len(beliefs):
+        if float(weights @ ndtr((middle - mean) / spread).sum(1)) > wanted:
             high = middle
         else:
             low = middle
