@@ -28,6 +28,10 @@ ROOT5 = np.sqrt(5.0)
 JITTER = 1e-6
 AMPLITUDES = (0.5, 1.0, 0.3, 0.2, 0.1, 1e-3)
 """Prior of a, b, c, d, e and the noise, for losses of unit scale."""
+DOUBT = 0.1
+"""Variance added to values that are no better than the reference: a curve that blows up first and learns then must not be written off
+after one look. On the three development tasks, twelve seeds, times fewer steps than random: with history 62 against 44 without it, cold
+33 against 29, and no cell over 1,000 steps (0.3: 60 and 34)."""
 LENGTH = 0.8
 ITERATIONS = 12
 FITTED = 160
@@ -84,7 +88,7 @@ def likeness(model: Model, left: Array, right: Array) -> Array:
 def condition(model: Model, alike: Array, seen: Points, values: Array) -> Posterior:
     """`alike`: `likeness` of the whole feature table; `values`: [n], what is promised included."""
     shared = _kernel(model, alike, seen, seen)
-    shared.flat[:: len(values) + 1] += model.amplitudes[5] + JITTER
+    shared.flat[:: len(values) + 1] += model.amplitudes[5] + JITTER + _doubt(values)
     root = np.asarray(np.linalg.cholesky(shared), dtype=np.float64)
     weights = cho_solve((root, True), values - seen.prior, check_finite=False)
     evidence = -0.5 * float((values - seen.prior) @ weights) - float(np.log(np.diag(root)).sum())
@@ -110,13 +114,17 @@ def foresee(known: Posterior, end: Points, after: Points) -> Belief:
 
 def fit(start: Model, around: Model, width: float, features: Array, seen: Points, values: Array) -> Model:
     """Hyper-parameters of most likelihood, held near `around` by a normal prior on their logarithms of `width` times their usual freedom."""
-    task = _Likelihood(features[seen.row], seen, values - seen.prior, around.values, width)
+    task = _Likelihood(features[seen.row], seen, values - seen.prior, around.values, width, _doubt(values))
     found = minimize(task, start.values, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
     return Model(np.asarray(found.x), start.trust)
 
 
 def _matern(distance: Array) -> Array:
     return np.asarray((1 + ROOT5 * distance + 5 / 3 * distance**2) * np.exp(-ROOT5 * distance))
+
+
+def _doubt(values: Array) -> Array:
+    return np.asarray(np.where(values >= 0, DOUBT, 0.0))
 
 
 def _own(model: Model, left: Points, right: Points) -> Array:
@@ -137,8 +145,8 @@ def _kernel(model: Model, alike: Array, left: Points, right: Points) -> Array:
 class _Likelihood:
     """Negative log posterior of the hyper-parameters, with its gradient."""
 
-    def __init__(self, features: Array, seen: Points, values: Array, around: Array, width: float) -> None:
-        self.values, self.around, self.count = values, around, features.shape[1]
+    def __init__(self, features: Array, seen: Points, values: Array, around: Array, width: float, doubt: Array) -> None:
+        self.values, self.around, self.count, self.doubt = values, around, features.shape[1], doubt
         self.width = width * np.array([1.0] * self.count + [1.5] * 5 + [1.0])
         gaps = (features[:, None] - features[None]) ** 2
         self.gaps = gaps.transpose(2, 0, 1).reshape(self.count, -1)
@@ -153,7 +161,7 @@ class _Likelihood:
         distance = np.sqrt((weight @ self.gaps).reshape(size, size))
         alike, time = _matern(distance), b * self.line + c * self.walk
         shared = a * self.line + alike * time + d * self.own_line + e * self.own_walk
-        shared.flat[:: size + 1] += noise + JITTER
+        shared.flat[:: size + 1] += noise + JITTER + self.doubt
         try:
             root = np.linalg.cholesky(shared)
         except np.linalg.LinAlgError:
