@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
-from scipy.special import ndtr
+
+from autoglm_ops.tuning.worth import Belief
 
 Array = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -27,6 +28,10 @@ ROOT5 = np.sqrt(5.0)
 JITTER = 1e-6
 AMPLITUDES = (0.5, 1.0, 0.3, 0.2, 0.1, 1e-3)
 """Prior of a, b, c, d, e and the noise, for losses of unit scale."""
+DOUBT = 0.1
+"""Variance added to values that are no better than the reference: a curve that blows up first and learns then must not be written off
+after one look. On the three development tasks, twelve seeds, times fewer steps than random: with history 62 against 44 without it, cold
+33 against 29, and no cell over 1,000 steps (0.3: 60 and 34)."""
 LENGTH = 0.8
 ITERATIONS = 12
 FITTED = 160
@@ -52,6 +57,17 @@ class Model(NamedTuple):
         return np.exp(self.values[-6:])
 
 
+class Posterior(NamedTuple):
+    """The model after what was `seen`: root of its kernel, weights [n], and the log likelihood of it all but for a constant."""
+
+    model: Model
+    alike: Array
+    seen: Points
+    root: Array
+    weights: Array
+    evidence: float
+
+
 def prior_model(features: int, trust: float = 0.0) -> Model:
     return Model(np.concatenate([np.full(features, np.log(LENGTH)), np.log(AMPLITUDES)]), trust)
 
@@ -69,36 +85,53 @@ def likeness(model: Model, left: Array, right: Array) -> Array:
     return _matern(np.sqrt(squares))
 
 
-def predict(model: Model, alike: Array, seen: Points, values: Array, asked: Points) -> tuple[Array, Array]:
-    """Mean and standard deviation of the asked points. `alike`: `likeness` of the whole feature table; `values`: [n], prior included."""
+def condition(model: Model, alike: Array, seen: Points, values: Array) -> Posterior:
+    """`alike`: `likeness` of the whole feature table; `values`: [n], what is promised included."""
     shared = _kernel(model, alike, seen, seen)
-    shared.flat[:: len(values) + 1] += model.amplitudes[5] + JITTER
-    root = np.linalg.cholesky(shared)
-    across = solve_triangular(root, _kernel(model, alike, seen, asked), lower=True, check_finite=False)
-    weighed = solve_triangular(root, values - seen.prior, lower=True, check_finite=False)
-    a, b, c, d, e, _ = model.amplitudes
-    own = (a + b + d) * asked.time**2 + (c + e) * asked.time + model.trust * asked.prior**2
-    spread = np.sqrt(np.maximum(own - (across * across).sum(0), 1e-9))
-    return np.asarray(asked.prior + across.T @ weighed), np.asarray(spread)
+    shared.flat[:: len(values) + 1] += model.amplitudes[5] + JITTER + _doubt(values)
+    root = np.asarray(np.linalg.cholesky(shared), dtype=np.float64)
+    weights = cho_solve((root, True), values - seen.prior, check_finite=False)
+    evidence = -0.5 * float((values - seen.prior) @ weights) - float(np.log(np.diag(root)).sum())
+    return Posterior(model, alike, seen, root, weights, evidence)
 
 
-def log_improvement(best: float, mean: Array, spread: Array) -> Array:
-    """Logarithm of the expected improvement below `best`; finite far out in the tail, where the improvement itself is 0."""
-    z = (best - mean) / spread
-    near = spread * (z * ndtr(z) + np.exp(-z * z / 2) / np.sqrt(2 * np.pi))
-    far = np.log(spread) - z * z / 2 - np.log(np.sqrt(2 * np.pi) * np.maximum(z * z, 1))
-    return np.asarray(np.where(z > -5, np.log(np.maximum(near, 1e-300)), far))
+def means(known: Posterior, asked: Points) -> Array:
+    return np.asarray(asked.prior + _kernel(known.model, known.alike, asked, known.seen) @ known.weights)
+
+
+def foresee(known: Posterior, end: Points, after: Points) -> Belief:
+    """What is believed of each configuration's `end`, and how much of that a look at the same configuration's `after` would tell."""
+    far, near = (
+        solve_triangular(known.root, _kernel(known.model, known.alike, known.seen, asked), lower=True, check_finite=False)
+        for asked in (end, after)
+    )
+    spread = np.sqrt(np.maximum(_own(known.model, end, end) - (far * far).sum(0), 1e-9))
+    looked = np.maximum(_own(known.model, after, after) - (near * near).sum(0), 1e-9) + known.model.amplitudes[5]
+    shared = _own(known.model, end, after) - (far * near).sum(0)
+    gain = np.minimum(np.abs(shared) / np.sqrt(looked), 0.9999 * spread)
+    return Belief(means(known, end), spread, gain)
 
 
 def fit(start: Model, around: Model, width: float, features: Array, seen: Points, values: Array) -> Model:
     """Hyper-parameters of most likelihood, held near `around` by a normal prior on their logarithms of `width` times their usual freedom."""
-    task = _Likelihood(features[seen.row], seen, values - seen.prior, around.values, width)
+    task = _Likelihood(features[seen.row], seen, values - seen.prior, around.values, width, _doubt(values))
     found = minimize(task, start.values, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
     return Model(np.asarray(found.x), start.trust)
 
 
 def _matern(distance: Array) -> Array:
     return np.asarray((1 + ROOT5 * distance + 5 / 3 * distance**2) * np.exp(-ROOT5 * distance))
+
+
+def _doubt(values: Array) -> Array:
+    return np.asarray(np.where(values >= 0, DOUBT, 0.0))
+
+
+def _own(model: Model, left: Points, right: Points) -> Array:
+    """Prior covariance of pairs of places on the same trial: [n]."""
+    a, b, c, d, e, _ = model.amplitudes
+    line, walk = left.time * right.time, np.minimum(left.time, right.time)
+    return np.asarray((a + b + d) * line + (c + e) * walk + model.trust * left.prior * right.prior)
 
 
 def _kernel(model: Model, alike: Array, left: Points, right: Points) -> Array:
@@ -112,8 +145,8 @@ def _kernel(model: Model, alike: Array, left: Points, right: Points) -> Array:
 class _Likelihood:
     """Negative log posterior of the hyper-parameters, with its gradient."""
 
-    def __init__(self, features: Array, seen: Points, values: Array, around: Array, width: float) -> None:
-        self.values, self.around, self.count = values, around, features.shape[1]
+    def __init__(self, features: Array, seen: Points, values: Array, around: Array, width: float, doubt: Array) -> None:
+        self.values, self.around, self.count, self.doubt = values, around, features.shape[1], doubt
         self.width = width * np.array([1.0] * self.count + [1.5] * 5 + [1.0])
         gaps = (features[:, None] - features[None]) ** 2
         self.gaps = gaps.transpose(2, 0, 1).reshape(self.count, -1)
@@ -128,7 +161,7 @@ class _Likelihood:
         distance = np.sqrt((weight @ self.gaps).reshape(size, size))
         alike, time = _matern(distance), b * self.line + c * self.walk
         shared = a * self.line + alike * time + d * self.own_line + e * self.own_walk
-        shared.flat[:: size + 1] += noise + JITTER
+        shared.flat[:: size + 1] += noise + JITTER + self.doubt
         try:
             root = np.linalg.cholesky(shared)
         except np.linalg.LinAlgError:

@@ -86,12 +86,14 @@ def promise(pool: Pool, earlier: Sequence[Earlier], seed: int) -> tuple[Promise 
 
 
 def scaled(losses: Array, first: Array) -> Array:
-    """Losses as the model sees them: log against the median of the first looks, nothing above it, unit root mean square.
+    """Losses as the model sees them: log against the median of the first looks, nothing above it, its root, unit root mean square.
 
+    The root makes curves straight in log time, so that a small lead at an early look says as much as it should: 40 times fewer steps than
+    random instead of 28 (cold, three development tasks); the power 0.35 was no better (35).
     A low quantile (0.3) of the first looks at random configurations only was tried for tasks where many diverge at once, and lost on others.
     """
     reference = max(float(np.median(np.where(np.isfinite(first), first, 1e9))), 1e-9)
-    values = np.log(np.clip(np.nan_to_num(losses, nan=1e9, posinf=1e9), 1e-9, reference) / reference)
+    values = -np.sqrt(-np.log(np.clip(np.nan_to_num(losses, nan=1e9, posinf=1e9), 1e-9, reference) / reference))
     return np.asarray(values / max(0.01, float(np.sqrt(np.mean(values**2)))))
 
 

@@ -116,7 +116,7 @@ def test_the_likelihood_and_its_gradient_agree() -> None:
     features, rows = random.random((6, 2)), np.repeat(np.arange(6), 2)
     seen = Points(rows, np.tile([0.3, 1.0], 6), np.zeros(12))
     start = curves.prior_model(2).values
-    task = curves._Likelihood(features[rows], seen, random.normal(size=12), start, 1.0)
+    task = curves._Likelihood(features[rows], seen, random.normal(size=12), start, 1.0, np.zeros(12))
     at = start + 0.1
     numeric = [(task(at + 1e-5 * e)[0] - task(at - 1e-5 * e)[0]) / 2e-5 for e in np.eye(len(at))]
     assert task(at)[1] == pytest.approx(numeric, rel=1e-3, abs=1e-4)
