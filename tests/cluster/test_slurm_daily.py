@@ -16,7 +16,12 @@ from autoglm_ops.contracts.record import Completion
 from autoglm_ops.contracts.training import TuningReport
 
 pytestmark = needs_slurm
-PLACED = {"AUTOGLM__CLUSTER__BACKEND": "slurm", "AUTOGLM__TUNE__PARALLEL": "2", "AUTOGLM__TRAIN__EPOCHS": "12", "AUTOGLM__RECOVERY__CHECKPOINT_STEPS": "5"}
+PLACED = {
+    "AUTOGLM__CLUSTER__BACKEND": "slurm",
+    "AUTOGLM__TUNE__PARALLEL": "2",
+    "AUTOGLM__TRAIN__EPOCHS": "12",
+    "AUTOGLM__RECOVERY__CHECKPOINT_STEPS": "5",
+}
 
 
 def test_daily_retrain_tunes_and_trains_on_slurm(tmp_path: Path) -> None:
