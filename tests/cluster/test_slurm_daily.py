@@ -51,6 +51,6 @@ def training(checkout: Checkout) -> str:
     jobs = dict(line.split() for line in command("squeue", "--noheader", "--states=RUNNING", "--format=%j %A").splitlines())
     for name, number in jobs.items():
         _, stage, key, _ = name.split("-")
-        if stage == "train" and any(checkout.home.rglob(f"notes/kept/{key}*")):
+        if stage == "train" and any((checkout.home / "store" / "notes" / "kept").glob(f"{key}*")):
             return number
     return ""
