@@ -39,7 +39,9 @@ def test_daily_retrain_tunes_and_trains_on_slurm(tmp_path: Path) -> None:
     logs = {path.parent.name: path.read_text(errors="replace") for path in checkout.home.rglob("task_id=*/attempt=1.log")}
     trained = Completion.read(root / "completed" / "train.json")
     assert trained.exit == 0 and trained.measured["resumed_at_step"] > 0
-    assert "attempt 1: succeeded (exit 0)" in logs["task_id=train"], "a requeued job is the same attempt, and its log is the task's"
+    assert "attempt 1: succeeded (exit 0)" in logs["task_id=train"], (
+        "a requeued job is the same attempt, and its log is the task's"
+    )
     assert TuningReport.read(root / "out" / "tune" / "report.json").best
     assert json.loads((checkout.home / "latest" / "summary.json").read_text())["release"]["alias"] == "champion"
     assert command("squeue", "--noheader") == "", "no job is left"
