@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "contracts")]
 
@@ -102,10 +104,12 @@ def _prepare(home: Path, told: Any) -> None:
     told.put((made.info.run_id, made.info.artifact_uri))
 
 
-def _runs(uri: str, home: Path, times: int, tracked: tuple[str, str], start: Any, answers: Any) -> None:
+def _runs(uri: str, home: Path, times: int, tracked: tuple[str, str], start: Any, done: Any, answers: Any) -> None:
     store, effects, seen, counts = open_store(uri, home), Effects(home), set(), Counter[str]()
     start.wait()
     for number in range(times):
+        with done.get_lock():
+            done.value += 1
         attempt = exchange.claim(store, KEY) if exchange.finished(store, KEY) is None else 1
         made = WorkResult(
             key=KEY,
@@ -130,13 +134,17 @@ def race(uri: str, home: Path, runs: int, processes: int = 8) -> Found:
     """`runs` in all, shared out; every process is ready before the first begins."""
     tracked = Effects.prepare(home)
     context = multiprocessing.get_context("fork")
-    start, answers = context.Barrier(processes + 1), context.Queue()
+    start, done, answers = context.Barrier(processes + 1), context.Value("q", 0), context.Queue()
     shares = [runs // processes + (place < runs % processes) for place in range(processes)]
-    racers = [context.Process(target=_runs, args=(uri, home, share, tracked, start, answers)) for share in shares]
+    racers = [context.Process(target=_runs, args=(uri, home, share, tracked, start, done, answers)) for share in shares]
     for racer in racers:
         racer.start()
     start.wait()
     begun = time.monotonic()
+    with tqdm(total=runs, unit="run", disable=None) as bar:
+        while done.value < runs and any(racer.is_alive() for racer in racers):
+            time.sleep(0.2)
+            bar.update(done.value - bar.n)
     said = [answers.get(timeout=PATIENCE_SECONDS) for _ in racers]
     seconds = round(time.monotonic() - begun, 1)
     for racer in racers:

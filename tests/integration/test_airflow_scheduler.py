@@ -70,12 +70,14 @@ def test_a_second_up_says_so_and_nothing_listens_beyond_this_machine(up: Any):
 
 
 def listening(pid: int) -> list[str]:
-    """Addresses (hexadecimal, as the kernel writes them) that a process listens on."""
-    inodes = set()
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):
-            inodes.add(str(link.readlink()))
-    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]]
+    """Addresses (hexadecimal, as the kernel writes them) that a process listens on; none when it has ended by now."""
+    inodes, tables = set(), ""
+    with suppress(OSError):
+        tables = "".join(Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6"))
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                inodes.add(str(link.readlink()))
+    rows = [line.split() for line in tables.splitlines() if ":" in line]
     return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]
 
 

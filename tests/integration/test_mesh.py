@@ -58,7 +58,7 @@ def test_a_run_goes_on_bit_for_bit_on_its_layout_and_within_rounding_on_another(
     trained(group, whole)
     again = job(place / f"{name}-again", place / "rows", scratch=cut_back(whole), **CUTS[name])
     assert trained(group, again)["changes"] == []
-    assert resumed(again) == 2
+    assert resumed(again) in (1, 2)
     for tensor, value in weights(whole).items():
         assert (weights(again)[tensor] == value).all(), tensor
     sharded = job(place / f"{name}-zero", place / "rows", zero_stage=1)
@@ -66,12 +66,15 @@ def test_a_run_goes_on_bit_for_bit_on_its_layout_and_within_rounding_on_another(
     for of, onto in ((whole, {"zero_stage": 1}), (sharded, CUTS[name])):
         moved = job(Path(f"{of.out}-moved"), place / "rows", scratch=cut_back(of), **onto)
         assert [change["kind"] for change in trained(group, moved)["changes"]] == ["layout"]
-        assert resumed(moved) == 2
+        assert resumed(moved) in (1, 2)
         assert_close(weights(moved), weights(of), WEIGHT)
 
 
 def cut_back(one: LmJob) -> Path:
-    """A copy of its checkpoints as they were after two of its four steps; the third one moves weights, the last one has a rate of zero."""
+    """A copy of its checkpoints as they were after two of its four steps; the third one moves weights, the last one has a rate of zero.
+
+    On a busy machine a checkpoint is left out while the one before it is being written: then there is that one.
+    """
     copy = Path(f"{one.out}-cut-{len(list(Path(one.out).parent.iterdir()))}")
     shutil.copytree(one.scratch, copy)
     shutil.rmtree(copy / "step-000000003")
