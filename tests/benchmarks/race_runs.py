@@ -1,10 +1,12 @@
 """Many runs of one key at once, each through its effects: one result, one registered version, one promotion (threats F21).
 
     python tests/benchmarks/race_runs.py --runs 10000 --store s3       # or: make race-runs RUNS=10000; --store folder
+    python tests/benchmarks/race_runs.py --runs 2000 --keys 250        # 250 such races, one after the other
 
 Eight processes, each a scheduler that again and again takes the key for its own: it claims an attempt when there is no result, publishes
-what it made, registers the model, and promotes it. The store is a real S3 server (or a folder), the registry MLflow on SQLite, the
-ledger the platform's own. Leaves .autoglm/bench/race-runs.json; ends with 1 unless there was one of each.
+what it made, registers the model, and promotes it. Whoever comes first decides a key, so many keys make many first moments; all processes
+begin each key together. The store is a real S3 server (or a folder), the registry MLflow on SQLite, the ledger the platform's own. Leaves
+.autoglm/bench/race-runs.json; ends with 1 unless there was one of each for each key.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import random
 import sys
 import tempfile
 import time
@@ -30,6 +33,7 @@ sys.path[:0] = [str(ROOT / "tests" / "contracts")]
 from autoglm_ops.cluster import exchange  # noqa: E402
 from autoglm_ops.cluster.exchange import Fenced  # noqa: E402
 from autoglm_ops.contracts.cluster import WorkResult  # noqa: E402
+from autoglm_ops.contracts.record import digest_of  # noqa: E402
 from autoglm_ops.release import moves  # noqa: E402
 from autoglm_ops.release import registry as names  # noqa: E402
 from autoglm_ops.release.ledger import Ledger  # noqa: E402
@@ -38,15 +42,17 @@ from autoglm_ops.release.registry import Registry  # noqa: E402
 from autoglm_ops.store import open_store  # noqa: E402
 from autoglm_ops.tracking.mlflow import connect, default_uri  # noqa: E402
 
-KEY = "ab" * 32
 PATIENCE_SECONDS = 3600
+WORK_SECONDS = 0.3
+"""What an attempt's work takes at most: longer than the others need to claim theirs, so that older attempts do end later."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a race left. results: different results that anybody saw; the others: how many there are at its end."""
+    """What races left. results: different results that anybody saw; the others: how many there are at the end."""
 
     runs: int
+    keys: int
     processes: int
     seconds: float
     results: int
@@ -55,10 +61,12 @@ class Found:
     promotions: int
     promoted: int
     """How many runs were told that it was they who promoted."""
+    uneven: int
+    """Keys with another number of versions or promotions than one."""
 
     @property
     def right(self) -> bool:
-        return (self.results, self.versions, self.promotions, self.promoted) == (1, 1, 1, 1)
+        return {self.results, self.versions, self.promotions, self.promoted} == {self.keys} and not self.uneven
 
 
 class Effects:
@@ -104,60 +112,71 @@ def _prepare(home: Path, told: Any) -> None:
     told.put((made.info.run_id, made.info.artifact_uri))
 
 
-def _runs(uri: str, home: Path, times: int, tracked: tuple[str, str], start: Any, done: Any, answers: Any) -> None:
+def _runs(uri: str, home: Path, keys: int, times: int, tracked: tuple[str, str], start: Any, done: Any, answers: Any) -> None:
     store, effects, seen, counts = open_store(uri, home), Effects(home), set(), Counter[str]()
-    start.wait()
-    for number in range(times):
-        with done.get_lock():
-            done.value += 1
-        attempt = exchange.claim(store, KEY) if exchange.finished(store, KEY) is None else 1
-        made = WorkResult(
-            key=KEY,
-            attempt=attempt,
-            state="succeeded",
-            exit=0,
-            seconds=1,
-            reason=f"{os.getpid()} {number}",
-            outputs={"out/train": KEY},
-        )
-        try:
-            standing = exchange.publish(store, made)
-        except Fenced:
-            counts["fenced"] += 1
-            continue
-        seen.add(standing.reason)
-        counts["promoted"] += not effects(KEY[:16], standing.outputs["out/train"], tracked).again
+    for key in (digest_of(["race", number]) for number in range(keys)):
+        start.wait(PATIENCE_SECONDS)
+        for number in range(times):
+            attempt = 1
+            if exchange.finished(store, key) is None:
+                attempt = exchange.claim(store, key)
+                time.sleep(random.uniform(0, WORK_SECONDS))
+            made = WorkResult(
+                key=key,
+                attempt=attempt,
+                state="succeeded",
+                exit=0,
+                seconds=1,
+                reason=f"{os.getpid()} {number}",
+                outputs={"out/train": key},
+            )
+            try:
+                standing = exchange.publish(store, made)
+                seen.add(f"{key} {standing.reason}")
+                counts["promoted"] += not effects(key[:16], standing.outputs["out/train"], tracked).again
+            except Fenced:
+                counts["fenced"] += 1
+            with done.get_lock():
+                done.value += 1
     answers.put((seen, counts))
 
 
-def race(uri: str, home: Path, runs: int, processes: int = 8) -> Found:
-    """`runs` in all, shared out; every process is ready before the first begins."""
+def race(uri: str, home: Path, runs: int, processes: int = 8, keys: int = 1) -> Found:
+    """`runs` in all, shared out evenly over the keys and the processes, which are all ready before the first begins."""
     tracked = Effects.prepare(home)
     context = multiprocessing.get_context("fork")
-    start, done, answers = context.Barrier(processes + 1), context.Value("q", 0), context.Queue()
-    shares = [runs // processes + (place < runs % processes) for place in range(processes)]
-    racers = [context.Process(target=_runs, args=(uri, home, share, tracked, start, done, answers)) for share in shares]
+    start, done, answers = context.Barrier(processes), context.Value("q", 0), context.Queue()
+    times = max(1, runs // (processes * keys))
+    runs = times * processes * keys
+    racers = [
+        context.Process(target=_runs, args=(uri, home, keys, times, tracked, start, done, answers)) for _ in range(processes)
+    ]
+    begun = time.monotonic()
     for racer in racers:
         racer.start()
-    start.wait()
-    begun = time.monotonic()
     with tqdm(total=runs, unit="run", disable=None) as bar:
-        while done.value < runs and any(racer.is_alive() for racer in racers):
+        while done.value < runs and all(racer.exitcode in (None, 0) for racer in racers):
             time.sleep(0.2)
             bar.update(done.value - bar.n)
+    if lost := [racer.exitcode for racer in racers if racer.exitcode]:
+        start.abort()
+        sys.exit(f"race_runs: {len(lost)} of {processes} processes ended with {lost}; what they say stands above")
     said = [answers.get(timeout=PATIENCE_SECONDS) for _ in racers]
     seconds = round(time.monotonic() - begun, 1)
     for racer in racers:
         racer.join()
     counts = sum((one for _, one in said), Counter[str]())
-    versions, promotions = Effects(home).count(KEY[:16])
+    counted = [Effects(home).count(digest_of(["race", number])[:16]) for number in range(keys)]
+    versions, promotions = (sum(column) for column in zip(*counted, strict=True))
     results = len(set[str]().union(*(seen for seen, _ in said)))
-    return Found(runs, processes, seconds, results, counts["fenced"], versions, promotions, counts["promoted"])
+    uneven = sum(pair != (1, 1) for pair in counted)
+    return Found(runs, keys, processes, seconds, results, counts["fenced"], versions, promotions, counts["promoted"], uneven)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--keys", type=int, default=1, help="so many races, each of its share of the runs")
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--store", choices=("s3", "folder"), default="s3")
     asked = parser.parse_args()
@@ -170,13 +189,13 @@ def main() -> None:
             (place / "s3").mkdir()
             os.environ.update(stack.enter_context(serve_s3(place / "s3")))
             uri = f"s3://{BUCKET}/race"
-        found = race(uri, place / "home", asked.runs, asked.processes)
+        found = race(uri, place / "home", asked.runs, asked.processes, asked.keys)
     path = ROOT / ".autoglm" / "bench" / "race-runs.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"store": asked.store, **asdict(found)}, indent=2) + "\n")
     print(
-        f"{found.runs} runs of one key by {found.processes} processes on {asked.store}, {found.seconds} s: {found.results} result, "
-        f"{found.versions} version, {found.promotions} promotion; {found.fenced} fenced off"
+        f"{found.runs} runs of {found.keys} keys by {found.processes} processes on {asked.store}, {found.seconds} s: results "
+        f"{found.results}, versions {found.versions}, promotions {found.promotions}; {found.fenced} fenced off"
     )
     sys.exit(not found.right)
 
