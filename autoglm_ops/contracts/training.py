@@ -266,13 +266,17 @@ class TrainingRecord(Record):
     losses: tuple[tuple[int, float], ...]
     validation: tuple[tuple[int, float], ...]
     best_step: int
+    """Of the published weights: the best evaluation's, or the last one's where weights were averaged."""
+    averaged_from: int = 0
+    """The published weights are the mean of those from this step to the last, which the last entry of `validation` is about. 0 where none
+    were averaged, and left out of the file then."""
     weights_sha256: str
     changes: tuple[TrainingChange, ...] = ()
     """What recoveries changed on the way; left out of the file when nothing was."""
 
     @model_serializer(mode="wrap")
-    def _without_no_changes(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(dump(self), "changes")
+    def _without_what_is_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(dump(self), "changes", "averaged_from")
 
 
 class CheckpointManifest(Record):

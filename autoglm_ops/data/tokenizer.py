@@ -32,7 +32,7 @@ FILES = (
 )
 
 
-def train(texts: Iterable[str], vocabulary: int, longest: int = 3) -> Tokenizer:
+def train(texts: Iterable[str], vocabulary: int, longest: int) -> Tokenizer:
     """A byte-pair tokenizer of at most `vocabulary` ids: pad, unk, cls, characters that occur twice or more, and merges of up to
     `longest` characters (Sennrich et al. 2016). A Han run is one word: words there are not written apart.
 

@@ -193,12 +193,17 @@ def _tuning(report: TuningReport) -> dict[str, Any]:
 
 def _training(record: TrainingRecord, plan: ParallelPlan) -> dict[str, Any]:
     kept = dict(record.validation).get(record.best_step)
+    weights = (
+        f"mean of the weights of steps {record.averaged_from} to {record.best_step}"
+        if record.averaged_from
+        else f"step {record.best_step}"
+    )
     return {
         "training": [
             ("architecture", f"{record.architecture}, {record.parameters:,} parameters"),
             ("steps", f"{record.steps:,} ({record.epochs:.3g} epochs)"),
             ("seen", f"{record.samples:,} rows, {record.tokens:,} tokens"),
-            ("kept", f"step {record.best_step}" + ("" if kept is None else f", validation {number(kept)}")),
+            ("kept", weights + ("" if kept is None else f", validation {number(kept)}")),
         ],
         "plan": [
             ("layout", f"{plan.ranks} ranks on {plan.device}, ZeRO stage {plan.zero_stage}, {plan.precision}"),

@@ -82,7 +82,7 @@ def reliability(scores: Sequence[float], right: Sequence[bool]) -> bytes:
 
 
 def training(record: TrainingRecord) -> bytes:
-    """Training loss by step, and the validation metric beside it with the kept step marked."""
+    """Training loss by step, and the validation metric beside it with the kept step, or the averaged ones, marked."""
     figure, axes = _figure(4.6, 3.2)
     axes.plot(*_columns(record.losses), color=FAINT, label="training loss")
     axes.set_xlabel("step")
@@ -91,7 +91,10 @@ def training(record: TrainingRecord) -> bytes:
     if record.validation:
         right = axes.twinx()
         right.plot(*_columns(record.validation), color=CANDIDATE, marker="o", markersize=4, label="validation (right)")
-        right.axvline(record.best_step, color=CHAMPION, linewidth=1, linestyle="--", label="kept")
+        if record.averaged_from:
+            right.axvspan(record.averaged_from, record.best_step, color=CHAMPION, alpha=0.15, linewidth=0, label="averaged")
+        else:
+            right.axvline(record.best_step, color=CHAMPION, linewidth=1, linestyle="--", label="kept")
         right.tick_params(colors=INK, labelsize=8, length=0)
         right.spines[["top", "right", "left", "bottom"]].set_visible(False)
         shown.append(right)

@@ -212,13 +212,16 @@ class Train(Section):
     """Share of tokens blanked in each training batch."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     gradient_clip: Positive = 1.0
+    average: Share | None = None
+    """Share of the last steps whose weights are averaged, the mean being published; 0 publishes those of the best evaluation. null is
+    0.5 for a built-in model, which is new, and 0 for a folder's."""
     initial: Literal["random", "odds"] = "random"
     """How the embeddings of a new model begin; odds: with each token's log odds of the labels on the training rows, so that few steps
     tell much."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     optimizer: Literal["adamw"] = "adamw"
     evaluations: Count = 3
-    """How often the validation rows are scored; the best of these is kept."""
+    """How often the validation rows are scored; where no weights are averaged, those of the best evaluation are published."""
 
 
 class Evaluate(Section):

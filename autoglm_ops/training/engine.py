@@ -22,7 +22,7 @@ from autoglm_ops.training.batch import Fed
 from autoglm_ops.training.loop import Diverged
 from autoglm_ops.training.mail import Mail, summed
 from autoglm_ops.training.objective import Classification, Objective, mean_items
-from autoglm_ops.training.plain import learned_names, optimizer_groups
+from autoglm_ops.training.plain import learned_names, optimizer_groups, put_back
 from autoglm_ops.training.progress import Weights
 from autoglm_ops.training.recipe import Recipe
 
@@ -186,6 +186,12 @@ class DeepSpeedEngine:
 
     def state(self) -> Weights:
         return {name: tensor.clone() for name, tensor in fragments.live(self._engine.module, self._optimizer).items()}
+
+    def put(self, weights: Weights) -> None:
+        self.before_update()
+        parameters = list(self._engine.module.parameters())
+        with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0, enabled=self._zero == 3):
+            put_back(self._engine.module, weights)
 
     def restore(self, weights: Weights, state: Weights) -> None:
         self.before_update()

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from autoglm_ops.errors import Refused
+from autoglm_ops.training import mean
 from autoglm_ops.training.batch import Fed
 from autoglm_ops.training.callbacks.base import Callback
 from autoglm_ops.training.progress import Progress, Weights
@@ -70,6 +71,10 @@ class Engine(Protocol):
         """A copy of `live`."""
         ...
 
+    def put(self, weights: Weights) -> None:
+        """Compute `logits` with these, which are whole and on every rank, as `weights` returns them; no step may follow."""
+        ...
+
     def restore(self, weights: Weights, state: Weights) -> None:
         """Continue from what `state` returned, here or on all ranks of another layout; every rank calls it.
 
@@ -115,7 +120,9 @@ def run(
     progress: Progress | None = None,
     keep: bool = True,
 ) -> Progress:
-    """Train for `recipe.steps` steps and return where it came to; `best` are the weights of the best evaluation if `keep`.
+    """Train for `recipe.steps` steps and return where it came to; `best`, if `keep`, are the weights of the best evaluation, or the
+    mean of those of the last steps where `recipe` has averaged some. `engine` is left with the mean, which the last entry of `validation`
+    is about; the entries before it are about the weights as they were.
 
     Raises Diverged when a loss is not finite.
     """
@@ -139,11 +146,17 @@ def _steps(
         progress.step += 1
         progress.running += _step(engine, feed, recipe, progress)
         progress.since += 1
+        if keep and progress.step in recipe.averaged:
+            progress.best = mean.taken(progress.best, engine.weights(), mean.count(recipe, progress.step))
         progress.seconds["steps"] += time.monotonic() - clock
         for callback in callbacks:
             callback.on_step(progress)
         if progress.step in recipe.report or progress.stop:
-            _evaluate(engine, judge, progress, progress.running / progress.since, keep)
+            averaging = keep and mean.count(recipe, progress.step) > 0
+            if averaging and (progress.stop or progress.step == recipe.steps):
+                engine.put(progress.best)
+                progress.averaged = True
+            _evaluate(engine, judge, progress, progress.running / progress.since, keep and not averaging)
             progress.running, progress.since = 0.0, 0
             for callback in callbacks:
                 callback.on_validation(progress)
@@ -168,11 +181,11 @@ def _step(engine: Engine, feed: Feed, recipe: Recipe, progress: Progress) -> flo
 def _evaluate(engine: Engine, judge: Judge, progress: Progress, loss: float, keep: bool) -> None:
     clock = time.monotonic()
     value = round(judge.score(engine, progress.step), 6)
-    mean = float(engine.add(np.array([loss]))[0]) / engine.ranks
-    progress.losses.append((progress.step, round(mean, 6)))
+    loss = float(engine.add(np.array([loss]))[0]) / engine.ranks
+    progress.losses.append((progress.step, round(loss, 6)))
     progress.validation.append((progress.step, value))
-    first = progress.best_step == 0
-    if first or (value > progress.best_score if judge.higher else value < progress.best_score):
+    always = progress.best_step == 0 or progress.averaged
+    if always or (value > progress.best_score if judge.higher else value < progress.best_score):
         progress.best_score, progress.best_step = value, progress.step
         if keep:
             progress.best = engine.weights()

@@ -115,6 +115,14 @@ class MeshEngine:
     def state(self) -> Weights:
         return {name: tensor.clone() for name, tensor in self._held().items()}
 
+    def put(self, weights: Weights) -> None:
+        self.before_update()
+        with torch.no_grad():
+            for piece in self._pieces:
+                piece.local.copy_(piece.cut(weights[piece.name]))
+            for name, buffer in fragments.buffers(self._module):
+                buffer.copy_(weights[name])
+
     def restore(self, weights: Weights, state: Weights) -> None:
         self.before_update()
         parts = fragments.parts_of(state)

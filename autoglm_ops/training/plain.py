@@ -80,6 +80,10 @@ class PlainEngine:
     def state(self) -> Weights:
         return {name: tensor.clone() for name, tensor in self.live().items()}
 
+    def put(self, weights: Weights) -> None:
+        self.before_update()
+        put_back(self._module, weights)
+
     def restore(self, weights: Weights, state: Weights) -> None:
         self.before_update()
         fragments.put_state(self._module, self._optimizer, state, weights)

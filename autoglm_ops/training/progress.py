@@ -42,3 +42,5 @@ class Progress:
     rate: float = 0.0
     norm: float = 0.0
     stop: str = ""
+    averaged: bool = False
+    """The engine holds the mean of its last weights, which is published and which no run goes on from."""

@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from autoglm_ops.contracts.record import Record
 from autoglm_ops.errors import BadData
 
+AVERAGE = 0.5
+"""Share of the last steps whose weights are averaged where the settings leave it to the model, and it is a new one."""
+SNAPSHOTS = 100
+"""Weights that one mean is made of, at most: more are no better, and each costs a copy of the model."""
 POOL = 50
 """Batches that are sorted by length together: enough to save padding, few enough to stay shuffled."""
 
@@ -27,14 +31,18 @@ class Recipe(Record):
     label_smoothing: float
     token_dropout: float
     gradient_clip: float
+    average: float = 0.0
     initial: Literal["random", "odds"] = "random"
     steps: int
     report: tuple[int, ...]
     seed: int
 
     @classmethod
-    def of(cls, train: Mapping[str, Any], *, rows: int, seed: int, steps: int | None = None) -> Recipe:
-        """From the `train` section of the settings. `steps` overrides epochs and max_steps (a trial's budget).
+    def of(
+        cls, train: Mapping[str, Any], *, rows: int, seed: int, steps: int | None = None, pretrained: bool = False
+    ) -> Recipe:
+        """From the `train` section of the settings. `steps` overrides epochs and max_steps (a trial's budget). A `pretrained` model
+        averages no weights unless the settings say so: whether it gains by that has not been measured.
 
         Raises BadData when there are fewer training rows than one batch takes.
         """
@@ -47,7 +55,16 @@ class Recipe(Record):
         count = min(int(train["evaluations"]), total)
         marks = tuple(sorted({round(total * (place + 1) / count) for place in range(count)}))
         kept = {key: train[key] for key in cls.model_fields if key in train}
+        if kept.get("average") is None:
+            kept["average"] = 0.0 if pretrained else AVERAGE
         return cls(**kept, steps=total, report=marks, seed=seed)
+
+    @property
+    def averaged(self) -> tuple[int, ...]:
+        """The steps whose weights are averaged: evenly over the last `average` of all, the last one included."""
+        last = round(self.average * self.steps)
+        count = min(SNAPSHOTS, last)
+        return tuple(self.steps - last * place // count for place in reversed(range(count)))
 
     def rate(self, step: int) -> float:
         """Learning rate of step 1..steps: linear warm-up to the peak, then down to zero on a line or half a cosine."""

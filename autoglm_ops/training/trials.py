@@ -1,4 +1,8 @@
-"""Trials of a study, trained piece by piece in this process: paused at a step, continued from there bit for bit."""
+"""Trials of a study, trained piece by piece in this process: paused at a step, continued from there bit for bit.
+
+They are compared by the weights they have at a step, never by a mean of weights (`mean`): a trial of a hundred steps has hardly begun
+where its averaging would, and a mean cannot be gone on from.
+"""
 
 from __future__ import annotations
 

@@ -72,7 +72,11 @@ def trained(settings: Settings, data: Pool, rows: Sequence[Sample], copies: Sequ
     """Macro-F1 on the held-out rows after `steps` steps on `rows` and `copies`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tokenizer.save(tokenizer.train((row.text for row in rows), settings.tokenize.vocabulary), folder / "tok", 128)
+        tokenizer.save(
+            tokenizer.train((row.text for row in rows), settings.tokenize.vocabulary, settings.tokenize.longest),
+            folder / "tok",
+            128,
+        )
         made, pad = tokenizer.load(folder / "tok")
         labels = bundled.LABELS
         for part, chosen in (("train", [*rows, *copies]), ("validation", data.validation), ("gate", data.gate)):

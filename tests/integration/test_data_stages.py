@@ -167,7 +167,7 @@ def test_a_given_tokenizer_is_used_and_its_digest_recorded(workspace: Make, tmp_
 
     place = tmp_path / "ws"
     path = jsonl(place / "mine.jsonl", rows(300))
-    tokenizer.save(tokenizer.train(["review is fine 0123456789"] * 2, 64), place / "tok", 32)
+    tokenizer.save(tokenizer.train(["review is fine 0123456789"] * 2, 64, 3), place / "tok", 32)
     root = workspace(data__path=path, tokenize__tokenizer="tok")
     facts = run(root)["tokenize"].facts
     assert facts["trained"] is False

@@ -32,7 +32,7 @@ def texts(alphabet: str, count: int, seed: int) -> list[str]:
 def champion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny GLM, and what it makes of 200 texts about books."""
     base = tmp_path_factory.mktemp("champion")
-    words, staged = tokenizer.train(texts(BOOKS + HOTELS, 200, 0), 64), base / "staged"
+    words, staged = tokenizer.train(texts(BOOKS + HOTELS, 200, 0), 64, 3), base / "staged"
     shape = {"hidden_size": 32, "layers": 1, "heads": 2, "dropout": 0.0}
     fields = {"name": "glm-tiny", "folder": None, "overrides": shape, "vocabulary": words.get_vocab_size(), "pad_id": 0}
     spec = ModelSpec.model_validate({**fields, "max_length": 48, "labels": ("neg", "pos")})

@@ -55,7 +55,7 @@ def tiny_model(folder: Path, seed: int) -> Path:
     from autoglm_ops.training import artifact
     from autoglm_ops.training.models import ModelSpec, build
 
-    words = tokenizer.train(TEXTS * 3, 64)
+    words = tokenizer.train(TEXTS * 3, 64, 3)
     spec = ModelSpec(
         name="glm-tiny",
         folder=None,

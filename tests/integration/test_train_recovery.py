@@ -22,12 +22,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import chaos_checkpoint
 from chaos_train import KINDS, Campaign, digests, job_of, tokens, total
 
+from autoglm_ops.contracts.arrays import TokenArrays
 from autoglm_ops.contracts.training import RecoveryRules, TrainingRecord
 from autoglm_ops.errors import Refused
 from autoglm_ops.training import supervisor
 from autoglm_ops.training.beat import read
 from autoglm_ops.training.job import Job
 from autoglm_ops.training.kept import newest_first
+from autoglm_ops.training.models import build
+from autoglm_ops.training.plain import PlainEngine
+from autoglm_ops.training.rows import MacroF1, Rows
 from autoglm_ops.training.supervisor import Trail
 from autoglm_ops.training.warm import WarmGroup
 
@@ -57,18 +61,18 @@ def calm(place: Path, group: WarmGroup) -> tuple[str, str]:
     return digests(job)
 
 
-def disturbed(job: Job, group: WarmGroup, act: Callable[[dict[int, int]], None], rules: RecoveryRules = QUICK) -> Trail:
-    """Run `job`; once its first checkpoint is there, `act` on {rank: pid}."""
+def disturbed(job: Job, group: WarmGroup, act: Callable[[dict[int, int]], None], after: int = 1) -> Trail:
+    """Run `job`; once a checkpoint of step `after` or a later one is there, `act` on {rank: pid}."""
 
     def wait() -> None:
-        while not newest_first(Path(job.scratch)):
+        while newest(Path(job.scratch)) < after:
             time.sleep(0.01)
         act({beat.rank: beat.pid for beat in read(Path(job.out))})
 
     thread = threading.Thread(target=wait)
     thread.start()
     try:
-        return supervisor.train(job, Path(job.out), rules, group)
+        return supervisor.train(job, Path(job.out), QUICK, group)
     finally:
         thread.join()
 
@@ -81,6 +85,33 @@ def test_a_killed_or_stopped_rank_changes_no_byte(
     trail = disturbed(job, group, lambda pids: os.kill(pids[1], number))
     assert [event["cause"] for event in trail.events] == [cause]
     assert digests(job) == calm
+
+
+@pytest.mark.parametrize(("zero", "precision"), KINDS)
+def test_a_rank_killed_while_weights_are_averaged_changes_no_byte_and_the_mean_is_what_was_scored(
+    place: Path, group: WarmGroup, zero: int, precision: str
+) -> None:
+    unbroken, killed = (
+        job_of(place / f"{name}-{zero}-{precision}", place / "tokens", zero, precision, STEPS) for name in ("whole", "mean")
+    )
+    supervisor.train(unbroken, Path(unbroken.out), QUICK, group)
+    trail = disturbed(killed, group, lambda pids: os.kill(pids[1], signal.SIGKILL), after=25)
+    assert trail.restarts == 1 and trail.events[0]["kept"] >= 25
+    assert digests(killed) == digests(unbroken)
+    told = TrainingRecord.read(Path(killed.out) / "training.json")
+    assert (told.averaged_from, told.best_step) == (21, STEPS)
+    assert published(killed) == pytest.approx(told.validation[-1][1], abs=1e-6 if precision == "fp32" else 0.02)
+
+
+def published(job: Job) -> float:
+    """Macro-F1 of the published weights on the validation rows."""
+    tokens = Path(job.tokens)
+    rows = Rows(
+        TokenArrays.open(tokens, "train"), TokenArrays.open(tokens, "validation"), job.model.pad_id, len(job.model.labels)
+    )
+    engine = PlainEngine(build(job.model, 0), job.recipe)
+    engine.put(load_file(Path(job.out) / "weights" / "model.safetensors"))
+    return MacroF1(rows).score(engine, 0)
 
 
 def test_a_torn_checkpoint_is_passed_over_and_changes_no_byte(place: Path, group: WarmGroup, calm: tuple[str, str]) -> None:
@@ -140,7 +171,7 @@ def test_other_ranks_and_another_stage_continue_within_rounding_and_say_so(
         shutil.copytree(place / "calm" / "checkpoints", job.scratch)
         supervisor.train(job, Path(job.out), QUICK, group)
         told = TrainingRecord.read(Path(job.out) / "training.json")
-        assert [(change.kind, change.step) for change in told.changes] == [("layout", newest(place / "calm"))]
+        assert [(change.kind, change.step) for change in told.changes] == [("layout", newest(place / "calm" / "checkpoints"))]
         assert "saved on ZeRO 1, float32 on 2 ranks; equal within rounding" in told.changes[0].why
         now = load_file(Path(job.out) / "weights" / "model.safetensors")
         furthest = max(float((now[key] - whole[key]).abs().max()) for key in whole)
@@ -148,7 +179,8 @@ def test_other_ranks_and_another_stage_continue_within_rounding_and_say_so(
 
 
 def newest(root: Path) -> int:
-    return int(newest_first(root / "checkpoints")[0].name.rpartition("-")[2])
+    """The step of the newest checkpoint in `root`, or 0."""
+    return max((int(folder.name.rpartition("-")[2]) for folder in newest_first(root)), default=0)
 
 
 def test_a_rate_of_a_billion_is_halved_and_then_refused(place: Path, group: WarmGroup) -> None:

@@ -101,7 +101,7 @@ class Checkpoints(Callback):
             self._thread = None
 
     def _save(self, progress: Progress) -> None:
-        if not self._engine.resumable or progress.step >= progress.steps:
+        if not self._engine.resumable or progress.step >= progress.steps or progress.averaged:
             return
         clock = time.monotonic()
         self._pace.saved()
@@ -146,6 +146,7 @@ class Checkpoints(Callback):
             try:
                 self._keep(order)
             finally:
+                del order  # and with it the best weights, which training may have replaced by now
                 self._idle.set()
 
     def _wait(self) -> None:

@@ -19,12 +19,12 @@ TEXTS = ["书很好 好书", "好\u3000房间  Ａ1", "A1 房间差\n书", "𠮷
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("tokenizer") / "t"
-    own.save(own.train(TEXTS, 100), place, 16)
+    own.save(own.train(TEXTS, 100, 3), place, 16)
     return place
 
 
 def test_the_same_texts_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    own.save(own.train(list(TEXTS), 100), tmp_path / "again", 16)
+    own.save(own.train(list(TEXTS), 100, 3), tmp_path / "again", 16)
     assert digest_path(tmp_path / "again") == digest_path(folder)
 
 
@@ -47,7 +47,7 @@ def test_a_long_text_is_cut_and_keeps_its_last_token(folder: Path) -> None:
 
 
 def test_a_small_vocabulary_is_kept_to(tmp_path: Path) -> None:
-    assert own.train(["".join(map(chr, range(0x4E00, 0x4F00))) * 2], 64).get_vocab_size() == 64
+    assert own.train(["".join(map(chr, range(0x4E00, 0x4F00))) * 2], 64, 3).get_vocab_size() == 64
 
 
 @pytest.mark.parametrize("longest", [2, 3, 4])

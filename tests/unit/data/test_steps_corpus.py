@@ -150,7 +150,7 @@ def test_a_length_of_nothing_is_refused() -> None:
 
 
 def test_texts_become_ids_with_an_end_and_no_special_token_of_their_own() -> None:
-    tokenizer = train(["这家 酒店 [CLS] very good" * 3], 60)
+    tokenizer = train(["这家 酒店 [CLS] very good" * 3], 60, 3)
     ids = tokenise(tokenizer, pl.Series(["酒店 [CLS]", "", None]), end=2)
     assert ids[0][-1] == 2 and 2 not in ids[0][:-1].tolist()
     assert [len(one) for one in ids[1:]] == [1, 1]

@@ -48,6 +48,7 @@ DAY = SliceResult(name="day=2026-01-01", rows=9, candidate=0.9, champion=0.8)
         lambda: plots.reliability([0.0, 0.5, 1.0], [True, False, True]),
         lambda: plots.training(TRAINING),
         lambda: plots.training(TRAINING.model_copy(update={"losses": (), "validation": ()})),
+        lambda: plots.training(TRAINING.model_copy(update={"averaged_from": 1})),
         lambda: plots.trials(TUNING),
         lambda: plots.trials(TUNING.model_copy(update={"trials": ()})),
         lambda: plots.replay([3, 4], {"loop": [0.7, 0.8]}, [3], {4: "latency"}, {3: ["epochs", "learning_rate"]}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -75,6 +76,13 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+def test_the_page_says_of_which_steps_the_published_mean_is() -> None:
+    given = material()
+    assert "step 10, validation 0.8" in render_html(given, {})
+    averaged = given.training.model_copy(update={"averaged_from": 6})
+    assert "mean of the weights of steps 6 to 10, validation 0.8" in render_html(replace(given, training=averaged), {})
 
 
 @pytest.mark.parametrize("champion", [True, False])
