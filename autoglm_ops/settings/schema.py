@@ -124,7 +124,7 @@ class Tokenize(Section):
     tokenizer: str | None = None
     """A tokenizer folder to load; null trains one on the training rows."""
     vocabulary: int = Field(default=8000, ge=64, le=200_000)
-    longest: int = Field(default=3, ge=2, le=32)
+    longest: int = Field(default=2, ge=2, le=32)
     """Characters of a token at most, of a tokenizer that is trained."""
     max_length: int = Field(default=128, ge=8, le=8192)
     """Tokens per row, the rest is cut."""
