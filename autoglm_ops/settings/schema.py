@@ -214,7 +214,7 @@ class Train(Section):
     gradient_clip: Positive = 1.0
     average: Share | None = None
     """Share of the last steps whose weights are averaged, the mean being published; 0 publishes those of the best evaluation. null is
-    0.5 for a built-in model, which is new, and 0 for a folder's."""
+    all steps after the first 300, and 0.3 at least, for a built-in model, which is new, and 0 for a folder's."""
     initial: Literal["random", "odds"] = "random"
     """How the embeddings of a new model begin; odds: with each token's log odds of the labels on the training rows, so that few steps
     tell much."""

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from autoglm_ops.contracts.record import Record
 from autoglm_ops.errors import BadData
 
-AVERAGE = 0.5
-"""Share of the last steps whose weights are averaged where the settings leave it to the model, and it is a new one."""
+EARLY = 300
+"""Steps after which weights are averaged where the settings leave it to the model, and it is a new one: what they are then owes little to
+where they began. AdamW forgets that in about 1 / (learning rate x weight decay) steps (Wang and Aitchison 2024, arXiv:2405.13698): 333."""
+LEAST = 0.3
+"""Share of the last steps that is averaged then, however few there are."""
 SNAPSHOTS = 100
 """Weights that one mean is made of, at most: more are no better, and each costs a copy of the model."""
 POOL = 50
@@ -56,7 +59,7 @@ class Recipe(Record):
         marks = tuple(sorted({round(total * (place + 1) / count) for place in range(count)}))
         kept = {key: train[key] for key in cls.model_fields if key in train}
         if kept.get("average") is None:
-            kept["average"] = 0.0 if pretrained else AVERAGE
+            kept["average"] = 0.0 if pretrained else max(LEAST, 1 - EARLY / total)
         return cls(**kept, steps=total, report=marks, seed=seed)
 
     @property

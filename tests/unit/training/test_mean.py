@@ -18,7 +18,7 @@ from autoglm_ops.training.callbacks.checkpoints import Checkpoints
 from autoglm_ops.training.models import ModelSpec, build
 from autoglm_ops.training.plain import PlainEngine
 from autoglm_ops.training.progress import Progress, Weights
-from autoglm_ops.training.recipe import AVERAGE, SNAPSHOTS, Recipe
+from autoglm_ops.training.recipe import EARLY, LEAST, SNAPSHOTS, Recipe
 from autoglm_ops.training.rows import MacroF1, Rows, fit
 
 TRAIN = {**Settings().train.model_dump(), "batch_size": 20, "learning_rate": 0.01, "evaluations": 4, "average": 0.5}
@@ -142,9 +142,10 @@ def test_listeners_hear_the_weights_as_they_were_and_at_last_the_mean(arrays: di
     assert raw.validation[:3] == found.validation[:3]
 
 
-def test_what_is_left_to_the_model_is_half_for_a_new_one_and_nothing_for_one_with_weights() -> None:
+def test_what_is_left_to_the_model_begins_late_for_a_new_one_and_is_nothing_for_one_with_weights() -> None:
     left = {**TRAIN, "average": None}
-    assert Recipe.of(left, rows=100, seed=0).average == AVERAGE == 0.5
+    assert Recipe.of(left, rows=100, seed=0).average == LEAST
+    assert Recipe.of(left, rows=100, seed=0, steps=3 * EARLY).averaged[0] in range(EARLY, EARLY + 3 * EARLY // SNAPSHOTS + 1)
     assert Recipe.of(left, rows=100, seed=0, pretrained=True).averaged == ()
     assert Recipe.of(TRAIN | {"average": 0.3}, rows=100, seed=0, pretrained=True).average == 0.3
 
