@@ -113,7 +113,8 @@ def searched(settings: Settings, raw: Mapping[str, Any], found: Tokens) -> Any:
     strategy = strategies.make(settings.tune.strategy, space, rungs, seed=settings.seed, first=(default,))
     with tempfile.TemporaryDirectory() as folder:
         trials = Trials(Path(folder) / "trials", (found.rows,), prepare)
-        return study.run(space, default, strategy, trials, tune.budget_of(settings, "bench"), study.Place(folder=Path(folder)))
+        budget = tune.budget_of(settings, "bench")
+        return study.run(study.Session(space, default, strategy, budget, study.Place(folder=Path(folder))), trials, budget)
 
 
 def cells_of(settings: Settings, nights: list[int], seeds: int, seconds: float) -> dict[str, Any]:
