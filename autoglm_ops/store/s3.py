@@ -4,17 +4,16 @@
     <prefix>/folders/<digest>   a folder's listing: the text whose sha256 is the digest. Written last: what is listed is there
     <prefix>/notes/<name>       the digest of the folder that something else's name leads to
 
-Objects are created once (`If-None-Match: *`) and never replaced. The endpoint and the keys come from the environment, as for any AWS
-client (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …), and are never written anywhere (threats F17, F28).
+Objects are created once (`If-None-Match: *`) and never replaced; a large one goes up and comes down in parts (`store.parts`). What is
+read is checked against the sha256 that it was stored under. The endpoint and the keys come from the environment, as for any AWS client
+(AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …), and are never written anywhere (threats F17, F28).
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import math
-import random
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -24,20 +23,11 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionError,
-    FlexibleChecksumError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-    ReadTimeoutError,
-)
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from autoglm_ops.contracts.cluster import FRESH_SECONDS, Entry
 from autoglm_ops.contracts.record import tree_text
-from autoglm_ops.errors import AutoGLMError, BudgetSpent, Refused, Tampered, TryAgain, UsageError
+from autoglm_ops.errors import Refused, Tampered, TryAgain, UsageError
 from autoglm_ops.store.listing import (
     Listing,
     check_digest,
@@ -48,18 +38,13 @@ from autoglm_ops.store.listing import (
     parse_note,
     survey,
 )
+from autoglm_ops.store.parts import PART, Place, abandoned, abort, copied, upload
+from autoglm_ops.store.patience import BUDGET_SECONDS, DAMAGED, checksum, code, patiently, status
+from autoglm_ops.store.ranges import BucketReader
 
-BUDGET_SECONDS = 60.0
-MAX_OBJECT = 5 * 2**30  # what S3 takes in one PUT, which alone can be made conditional
+MAX_COPY = 5 * 2**30  # what S3 copies in one request
 _SPOOL = 64 * 2**20
-_PASSING = {
-    "RequestTimeout",
-    "SlowDown",
-    "InternalError",
-    "ServiceUnavailable",
-    "ThrottlingException",
-    "ConditionalRequestConflict",
-}
+_READINGS = 5
 T = TypeVar("T")
 
 
@@ -79,15 +64,29 @@ def open_reader(bucket: str, requests: int) -> BucketReader:
 
 
 def _client() -> Any:
-    config = Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
+    config = Config(
+        connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"},
+        response_checksum_validation="when_required",
+    )  # fmt: skip
     return boto3.session.Session().client("s3", config=config)
 
 
-class S3Store:
-    """`budget`: seconds that the retries of one object may take before the store counts as away."""
+class Piece(NamedTuple):
+    """Some bytes of an object, its size, and the sha256 that was said when it was stored."""
 
-    def __init__(self, client: Any, bucket: str, prefix: str, budget: float = BUDGET_SECONDS) -> None:
-        self._client, self._bucket, self._prefix, self._budget = client, bucket, prefix, budget
+    body: bytes
+    size: int
+    said: str
+
+
+class S3Store:
+    """`budget`: seconds that the retries of one object, or one part of it, may take before the store counts as away.
+
+    part: bytes that are sent or asked for at a time; S3 takes no smaller ones than 5 MiB.
+    """
+
+    def __init__(self, client: Any, bucket: str, prefix: str, budget: float = BUDGET_SECONDS, part: int = PART) -> None:
+        self._client, self._bucket, self._prefix, self._budget, self._part = client, bucket, prefix, budget, part
 
     def put(self, folder: Path) -> str:
         """Store `folder` once. Raises as `survey` does, Tampered when an object of that name has other bytes, TryAgain."""
@@ -112,7 +111,12 @@ class S3Store:
             )
         with self._download(key) as file:
             listing: Listing = parse(file.read(), digest, self._where(key))
-        return lay_down(digest, listing, target, lambda name, value: self._download(self._key("files", value)))
+        return lay_down(
+            digest,
+            listing,
+            target,
+            lambda name, value: self._download(self._key("files", value), f"{name} of artefact {digest}: "),
+        )
 
     def has(self, digest: str) -> bool:
         return self._head(self._key("folders", check_digest(digest))) is not None
@@ -156,7 +160,7 @@ class S3Store:
         self._remove(self._key("notes", check_note(name)))
 
     def drop(self, digests: Collection[str], before: float) -> int:
-        """The listings, and then the files that no listing names any more.
+        """The listings, then the files that no listing names any more, then what killed writers left of an upload.
 
         S3 removes nothing on a condition of time: each object is looked at right before it goes, and what is put again has a new date
         by then (`_use`).
@@ -165,7 +169,10 @@ class S3Store:
             self._remove(self._key("folders", check_digest(digest)), before)
         named = {value for entry in self.entries() for value in entry.files.values()}
         lone = [(key, size) for key, at, size in self._objects("files") if at < before and key.rpartition("/")[2] not in named]
-        return sum(size for key, size in lone if self._remove(key, before))
+        freed = sum(size for key, size in lone if self._remove(key, before))
+        for key, upload_id in abandoned(self._place(self._key("files", "")), before):
+            abort(self._place(key), upload_id)
+        return freed
 
     def _remove(self, key: str, before: float = math.inf) -> bool:
         """Whether an object that was last written before `before` was there, and is gone."""
@@ -192,12 +199,11 @@ class S3Store:
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     def _put_file(self, path: Path, digest: str) -> None:
-        size = path.stat().st_size
-        if size > MAX_OBJECT:
-            raise UsageError(
-                f"{path} has {size} bytes; an object holds at most {MAX_OBJECT}: save the weights in smaller shards"
-            )
-        self._create(self._key("files", digest), digest, size, lambda: path.open("rb"))
+        size, key = path.stat().st_size, self._key("files", digest)
+        if size <= self._part:
+            self._create(key, digest, size, lambda: path.open("rb"))
+        elif not self._patiently(lambda: self._is_ours(key, digest, size), key):
+            upload(self._place(key), path, digest, lambda: self._is_ours(key, digest, size))
 
     def _create(self, key: str, digest: str, size: int, opened: Callable[[], BinaryIO]) -> None:
         """Create the object unless it is there. A reply that was lost is settled by looking: the object is ours, or not there."""
@@ -205,7 +211,6 @@ class S3Store:
         def attempt() -> None:
             if self._is_ours(key, digest, size):
                 return
-            checksum = base64.b64encode(bytes.fromhex(digest)).decode()
             try:
                 with opened() as body:
                     self._client.put_object(
@@ -213,13 +218,17 @@ class S3Store:
                         Key=key,
                         Body=body,
                         IfNoneMatch="*",
-                        ChecksumSHA256=checksum,
+                        ChecksumSHA256=checksum(bytes.fromhex(digest)),
                         Metadata={"sha256": digest},
                     )
             except ClientError as error:
-                if _code(error) in {"BadDigest", "XAmzContentChecksumMismatch"}:
-                    raise Tampered(f"{self._where(key)}: the file changed while it was stored; store it again") from error
-                if _code(error) != "PreconditionFailed" or not self._is_ours(key, digest, size):
+                if code(error) in DAMAGED:  # here, or on the wire?
+                    with opened() as body:
+                        if hashlib.file_digest(cast(io.BufferedIOBase, body), "sha256").hexdigest() != digest:
+                            raise Tampered(
+                                f"{self._where(key)}: the file changed while it was stored; store it again"
+                            ) from error
+                if code(error) != "PreconditionFailed" or not self._is_ours(key, digest, size):
                     raise
 
         self._patiently(attempt, key)
@@ -240,6 +249,9 @@ class S3Store:
         """Say of an old object that it is used again: it is copied onto itself, which renews its date."""
         if "/notes/" in f"/{key}" or time.time() - head["LastModified"].timestamp() < FRESH_SECONDS:
             return
+        if (size := head["ContentLength"]) > MAX_COPY:
+            copied(self._place(key), digest, size)
+            return
         self._client.copy_object(
             Bucket=self._bucket, Key=key, CopySource={"Bucket": self._bucket, "Key": key}, MetadataDirective="REPLACE",
             Metadata={"sha256": digest},
@@ -252,134 +264,66 @@ class S3Store:
         try:
             return self._client.head_object(Bucket=self._bucket, Key=key)
         except ClientError as error:
-            if _code(error) in {"404", "NoSuchKey", "NotFound"}:
+            if code(error) in {"404", "NoSuchKey", "NotFound"}:
                 return None
             raise
 
-    def _download(self, key: str) -> BinaryIO:
-        """The object's bytes, whole: a body cut short is read again from its start."""
+    def _download(self, key: str, what: str = "") -> BinaryIO:
+        """The object's bytes, as they were stored. `what`: the words that a message about it begins with.
 
-        def attempt() -> BinaryIO:
-            file = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - the reader closes it
-            answer = self._client.get_object(Bucket=self._bucket, Key=key)
-            for chunk in answer["Body"].iter_chunks(1 << 20):
-                file.write(chunk)
-            if file.tell() != answer["ContentLength"]:
-                raise ReadTimeoutError(endpoint_url=self._where(key))
-            file.seek(0)
-            return cast(BinaryIO, file)
+        Wrong bytes may be the wire's doing: they are read again, and the same ones twice are what the store holds. Raises Tampered
+        then, TryAgain when every reading gave others.
+        """
+        wrong = ""
+        for _ in range(_READINGS):
+            file, found, said = self._read(key)
+            if found == said:
+                return file
+            file.close()
+            if found == wrong:
+                raise Tampered(
+                    f"{what}{self._where(key)} has sha256 {found}, not {said}: refused; remove it, then store it again"
+                )
+            wrong = found
+        raise TryAgain(
+            f"{what}{self._where(key)} arrived with other bytes each of {_READINGS} times; check the network, try again"
+        )
 
-        return self._patiently(attempt, key)
+    def _read(self, key: str) -> tuple[BinaryIO, str, str]:
+        """The object, the sha256 of what came, and what it must be. A part that was cut short or lost is read again by itself."""
+        file, digest = tempfile.SpooledTemporaryFile(max_size=_SPOOL), hashlib.sha256()  # noqa: SIM115 - the reader closes it
+        while True:
+            piece = self._patiently(partial(self._range, key, file.tell()), key)
+            file.write(piece.body)
+            digest.update(piece.body)
+            if not piece.body or file.tell() >= piece.size:
+                break
+        file.seek(0)
+        kind, _, name = key.rpartition("/")
+        named = kind.endswith(("files", "folders"))  # by their content: what the server says of them is not asked
+        return cast(BinaryIO, file), digest.hexdigest(), name if named else piece.said
+
+    def _range(self, key: str, start: int) -> Piece:
+        """At most a part's bytes from `start` on; none at the object's end."""
+        try:
+            answer = self._client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={start}-{start + self._part - 1}")
+        except ClientError as error:
+            if status(error) == 416:
+                return Piece(b"", start, hashlib.sha256().hexdigest())
+            raise
+        body, size = bytes(answer["Body"].read()), int(answer["ContentRange"].rpartition("/")[2])
+        if len(body) != min(size - start, self._part):
+            raise ReadTimeoutError(endpoint_url=self._where(key))
+        return Piece(body, size, answer["Metadata"].get("sha256", ""))
 
     def _patiently(self, attempt: Callable[[], T], key: str) -> T:
-        return _patiently(attempt, self._where(key), self._budget)
+        return patiently(attempt, self._where(key), self._budget)
+
+    def _place(self, key: str) -> Place:
+        return Place(self._client, self._bucket, key, self._budget, self._part)
 
     def _key(self, kind: str, digest: str) -> str:
         return "/".join([*([self._prefix] if self._prefix else []), kind, digest])
 
     def _where(self, key: str) -> str:
         return f"s3://{self._bucket}/{key}"
-
-
-class Listed(NamedTuple):
-    """An object: its key, its size in bytes, its entity tag."""
-
-    key: str
-    size: int
-    tag: str
-
-
-class BucketReader:
-    """What lies in a bucket, a range at a time. `budget`: seconds that the retries of one request may take."""
-
-    def __init__(self, client: Any, bucket: str, requests: int, budget: float = BUDGET_SECONDS) -> None:
-        self._client, self._bucket, self._budget = client, bucket, budget
-        self._left = self._requests = requests
-
-    def listing(self, prefix: str) -> Iterator[Listed]:
-        """Every object whose key begins with `prefix`, in the server's order, page by page."""
-        more: dict[str, str] = {}
-        while True:
-            page = self._asked(prefix, partial(self._client.list_objects_v2, Bucket=self._bucket, Prefix=prefix, **more))
-            yield from (Listed(item["Key"], item["Size"], item["ETag"]) for item in page.get("Contents", ()))
-            if not page.get("IsTruncated"):
-                return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
-
-    def read(self, item: Listed, start: int, stop: int) -> bytes:
-        """Bytes [start, stop) of the object, all of them, as it was when it was listed.
-
-        Raises Tampered when it was replaced or removed since, TryAgain when the server is away, BudgetSpent over `requests`.
-        """
-
-        def attempt() -> bytes:
-            answer = self._client.get_object(
-                Bucket=self._bucket, Key=item.key, Range=f"bytes={start}-{stop - 1}", IfMatch=item.tag
-            )
-            body = bytes(answer["Body"].read(stop - start + 1))
-            if len(body) != stop - start:
-                raise ReadTimeoutError(endpoint_url=item.key)
-            return body
-
-        try:
-            return self._asked(item.key, attempt)
-        except AutoGLMError as error:
-            cause = error.__cause__
-            if isinstance(cause, ClientError) and _status(cause) in {404, 412}:
-                raise Tampered(
-                    f"s3://{self._bucket}/{item.key} was replaced or removed since it was listed; list the data again"
-                ) from cause
-            raise
-
-    def _asked(self, key: str, attempt: Callable[[], T]) -> T:
-        where = f"s3://{self._bucket}/{key}"
-
-        def counted() -> T:
-            if not self._left:
-                raise BudgetSpent(f"{where}: {self._requests} requests were sent, the budget of one shard; raise it")
-            self._left -= 1
-            return attempt()
-
-        return _patiently(counted, where, self._budget)
-
-
-def _patiently(attempt: Callable[[], T], where: str, budget: float) -> T:
-    """Retry what passes, with full jitter, until the budget is spent: then TryAgain. What does not pass is said at once."""
-    end, delay = time.monotonic() + budget, 0.1
-    while True:
-        try:
-            return attempt()
-        except (ClientError, BotoCoreError) as error:
-            if not _passes(error):
-                raise _refusal(error, where) from error
-            if time.monotonic() + delay > end:
-                raise TryAgain(f"{where} does not answer ({_said(error)}) after {budget:g} s; try again") from error
-        time.sleep(random.uniform(0, delay))
-        delay = min(2 * delay, 8.0)
-
-
-def _refusal(error: ClientError | BotoCoreError, where: str) -> AutoGLMError:
-    if isinstance(error, FlexibleChecksumError):
-        return Tampered(f"{where} differs from its checksum; remove it, then store it again")
-    if isinstance(error, NoCredentialsError) or (isinstance(error, ClientError) and _status(error) in {401, 403}):
-        return UsageError(f"{where}: access denied ({_said(error)}); check the AWS keys, the bucket and its policy")
-    return AutoGLMError(f"{where}: {_said(error)}; check the address and the bucket")
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _status(error: ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _passes(error: ClientError | BotoCoreError) -> bool:
-    if isinstance(error, ClientError):
-        return _code(error) in _PASSING or _status(error) >= 500 or _status(error) == 429
-    return isinstance(error, HTTPClientError | ConnectionError | IncompleteReadError)
-
-
-def _said(error: Exception) -> str:
-    """The error in a word or two; boto's own text can hold the whole request."""
-    return f"{type(error).__name__} {_code(error)}".strip() if isinstance(error, ClientError) else type(error).__name__

@@ -16,7 +16,8 @@ from s3_server import BUCKET
 from autoglm_ops.data.readers import Limits, Rejected, plan, read, survey
 from autoglm_ops.data.rows import Shape
 from autoglm_ops.errors import AutoGLMError, BadData, BudgetSpent, Tampered, TryAgain, UsageError
-from autoglm_ops.store.s3 import BucketReader, open_reader
+from autoglm_ops.store.ranges import BucketReader
+from autoglm_ops.store.s3 import open_reader
 
 boto3 = pytest.importorskip("boto3")
 SHAPE = Shape({name: name for name in ("text", "label", "timestamp", "id", "source")}, date(2026, 1, 1))

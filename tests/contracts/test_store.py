@@ -1,12 +1,13 @@
-"""One contract for every artefact store. S3 runs against a real server (seaweedfs)."""
+"""One contract for every artefact store. S3 runs against a real server (seaweedfs), over a good wire and over a bad one."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fault_proxy import Weather, bad_wire, storm
 
 from autoglm_ops.contracts.cluster import Shelf, Store
 from autoglm_ops.contracts.record import digest_path
@@ -16,12 +17,18 @@ from autoglm_ops.store import open_store
 Open = Callable[[], Store]
 
 
-@pytest.fixture(params=["folder", "s3"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+@pytest.fixture(params=["folder", "s3", "s3-bad-wire"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     if request.param == "folder":
-        return lambda: open_store(None, tmp_path / "home")
+        yield lambda: open_store(None, tmp_path / "home")
+        return
     uri = f"{request.getfixturevalue('s3')}/{tmp_path.name}"
-    return lambda: open_store(uri, tmp_path / "home")
+    if request.param == "s3":
+        yield lambda: open_store(uri, tmp_path / "home")
+        return
+    with bad_wire(request.getfixturevalue("s3_server")["AWS_ENDPOINT_URL"], Weather(storm(seed=5))) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        yield lambda: open_store(uri, tmp_path / "home")
 
 
 @pytest.fixture
@@ -72,7 +79,8 @@ def test_what_was_never_put_is_refused(opened: Open, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("digest", ["", "../../etc", "/etc/passwd", "A" * 64, "0" * 63])
 def test_only_digests_are_addresses(opened: Open, digest: str, tmp_path: Path) -> None:
-    for call in (lambda: opened().has(digest), lambda: opened().get(digest, tmp_path / "got")):
+    store = opened()
+    for call in (lambda: store.has(digest), lambda: store.get(digest, tmp_path / "got")):
         with pytest.raises(UsageError, match="not a digest"):
             call()
 
@@ -93,11 +101,12 @@ def test_the_first_note_stays(opened: Open) -> None:
 
 @pytest.mark.parametrize("name", ["", "a" * 64, f"../{'a' * 64}", f"x/../{'a' * 64}", "datasets/abc", f"/{'a' * 64}"])
 def test_a_note_has_a_name_that_leads_nowhere_else(opened: Open, name: str) -> None:
-    for call in (lambda: opened().noted(name), lambda: opened().note(name, "1" * 64)):
+    store = opened()
+    for call in (lambda: store.noted(name), lambda: store.note(name, "1" * 64)):
         with pytest.raises(UsageError):
             call()
     with pytest.raises(UsageError, match="not a digest"):
-        opened().note(f"datasets/{'a' * 64}", "../../etc")
+        store.note(f"datasets/{'a' * 64}", "../../etc")
 
 
 def test_what_is_dropped_is_gone_and_what_shares_its_files_stays(opened: Open, folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from autoglm_ops.data.readers.names import CARDS, kind_of
 from autoglm_ops.data.readers.shards import Blob, Part
 
 if TYPE_CHECKING:
-    from autoglm_ops.store.s3 import BucketReader, Listed
+    from autoglm_ops.store.ranges import BucketReader, Listed
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Bucket:
     @contextmanager
     def opened(self, part: Part) -> Iterator[Stream]:
         """Plain lines are read in the sizes their reader asks for; the rest through a buffer of one block."""
-        from autoglm_ops.store.s3 import Listed
+        from autoglm_ops.store.ranges import Listed
 
         kind = kind_of(part.blob.name)
         item = Listed(self._key(part.blob.name), part.blob.size, part.blob.version)
