@@ -95,13 +95,17 @@ def task(
     work: Annotated[str, typer.Argument(help="The work folder's name, as `autoglm data plan` prints it.")],
     phase: Annotated[Phase, typer.Argument(help="What to do.")],
     number: Annotated[int, typer.Argument(min=0, help="Which shard, or for match which range of keys.")] = 0,
+    here: Annotated[bool, typer.Option("--here", help="In this process, whatever cluster.stages says.")] = False,
     sets: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run one task of a build. One that is done does nothing; `finish` publishes the dataset."""
+    """Run one task of a build. One that is done does nothing; `finish` publishes the dataset.
+
+    Where cluster.stages names `dataset`, the tasks of one shard (read, weigh, write) are jobs where `cluster` says.
+    """
     from autoglm_ops.data.build import whole
     from autoglm_ops.data.build.plan import read_plan
-    from autoglm_ops.stages import dataset, dataset_suite
+    from autoglm_ops.stages import dataset, dataset_away, dataset_suite
 
     settings, folder = load(checkout() / "params.yaml", overrides=sets or ()), dataset.work_folder(home(), work)
     if phase is Phase.FINISH:
@@ -110,7 +114,11 @@ def task(
         built = dataset.close_build(folder, place)
         show_json(_summary(built)) if as_json else _say(built)
         return
-    if not dataset.is_finished(folder, home()):
+    if dataset.is_finished(folder, home()):
+        pass
+    elif not here and dataset_away.leaves(phase.value, folder, settings):
+        dataset_away.task(home(), folder, phase.value, number, settings)
+    else:
         whole.task(folder, phase.value, number, dataset.limits(settings))
     said = {"phase": phase.value, "number": number}
     show_json(said) if as_json else print(f"{phase.value} {number}: done")

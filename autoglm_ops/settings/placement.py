@@ -25,14 +25,14 @@ class Tracking(Section):
     """A PostgreSQL URL that keeps tuning studies on a server; null is SQLite in the run's scratch. It may hold a password: give it by environment."""
 
 
-Away = Literal["validate", "prepare", "tokenize", "plan", "tune", "train", "evaluate", "gate", "report"]
+Away = Literal["validate", "prepare", "tokenize", "plan", "tune", "train", "evaluate", "gate", "report", "dataset"]
 
 
 class Cluster(Section):
     backend: Literal["local", "kubernetes", "slurm"] = "local"
     """Where the stages named below run; everything else runs here."""
     stages: tuple[Away, ...] = ("tune", "train")
-    """What leaves this machine. `ingest` and the effects do not: they look at the world."""
+    """What leaves this machine; `dataset` is the shards of a dataset's build. `ingest` and the effects do not: they look at the world."""
     rehearse: bool = False
     """With the local backend: these stages run here as on a cluster, in a fresh folder, through the store."""
     deadline_seconds: Positive = 3600.0

@@ -66,7 +66,7 @@ def _described(root: Path, name: str, settings: Settings) -> tuple[Sent, Work, s
     spec = graph.find(name)
     store, uri = store_of(root, settings)
     launcher, python = launchers.open_launcher(settings)
-    return Sent(spec, settings, store, launcher, job_of(spec, settings, uri)), work_of(root, name, settings, store), python
+    return Sent(spec, settings, store, launcher, job_of(name, settings, uri)), work_of(root, name, settings, store), python
 
 
 def launch(root: Path, name: str, settings: Settings) -> JobStatus:
@@ -133,7 +133,7 @@ def work_of(root: Path, name: str, settings: Settings, store: Store) -> Work:
         environment={"OMP_NUM_THREADS": "1", **cluster.environment, **_store_setting(settings)},
         secrets=cluster.secrets,
         deadline_seconds=cluster.deadline_seconds,
-        nodes=_resources(spec, settings).nodes,
+        nodes=_resources(name, settings).nodes,
     )
 
 
@@ -171,15 +171,15 @@ def _store_setting(settings: Settings) -> dict[str, str]:
     return {} if settings.store.uri is None else {"AUTOGLM__STORE__URI": settings.store.uri}
 
 
-def job_of(spec: Spec, settings: Settings, uri: str) -> JobSpec:
-    """What a launcher is asked for, for a job of stage `spec`; its command and key come with its work."""
+def job_of(name: str, settings: Settings, uri: str) -> JobSpec:
+    """What a launcher is asked for, for a job of stage `name`; its command and key come with its work."""
     cluster = settings.cluster
     return JobSpec(
-        name=spec.name,
+        name=name,
         command=(),
         deadline_seconds=cluster.deadline_seconds + cluster.start_seconds,
         image=cluster.image,
-        resources=_resources(spec, settings),
+        resources=_resources(name, settings),
         environment=cluster.environment,
         secrets=cluster.secrets,
         team=cluster.team,
@@ -188,10 +188,10 @@ def job_of(spec: Spec, settings: Settings, uri: str) -> JobSpec:
     )
 
 
-def _resources(spec: Spec, settings: Settings) -> Resources:
+def _resources(name: str, settings: Settings) -> Resources:
     """Only `train` has ranks to spread over nodes."""
     asked = settings.cluster.resources
-    return asked if spec.name == "train" else asked.model_copy(update={"nodes": 1})
+    return asked if name == "train" else asked.model_copy(update={"nodes": 1})
 
 
 def _take(root: Path, spec: Spec, status: JobStatus, store: Store, staged: Path) -> None:

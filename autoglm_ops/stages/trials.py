@@ -15,7 +15,7 @@ from autoglm_ops.cluster.dispatch import run_work
 from autoglm_ops.contracts.cluster import JobStatus
 from autoglm_ops.errors import Refused, Tampered, TryAgain
 from autoglm_ops.settings import Settings, load
-from autoglm_ops.stages import away, graph, launchers, runner, runs, tune
+from autoglm_ops.stages import away, launchers, runner, runs, tune
 from autoglm_ops.stages.base import Context
 from autoglm_ops.stages.desk import Attended, Desk, Told, answer, settled
 from autoglm_ops.tuning.rounds import Look
@@ -114,7 +114,7 @@ def _away(context: Context, look: Look, command: tuple[str, ...], settings: Sett
             "keeps": (),
         }
     )
-    job = away.job_of(graph.find(STAGE), settings, uri).model_copy(update={"name": "trial"})
+    job = away.job_of("trial", settings, uri)
     status = run_work(work, job, launcher, store, python)
     with tempfile.TemporaryDirectory(prefix=".trial.", dir=context.scratch) as folder:
         for at, (path, digest) in enumerate(sorted(status.outputs.items())):

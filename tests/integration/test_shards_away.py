@@ -1,0 +1,79 @@
+"""The shards of a dataset's build as jobs through the store: the same dataset, done once, and said clearly where it cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from shard_build import ROWS, build, checkout, corpus
+
+from autoglm_ops.cli import data as commands
+from autoglm_ops.cli.data import Phase
+from autoglm_ops.errors import Refused, UsageError
+from autoglm_ops.settings import load
+from autoglm_ops.stages import dataset, dataset_away
+
+AWAY = {"rehearse": True, "stages": ["dataset"]}
+
+
+def test_shards_as_jobs_make_the_same_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without deduplication, whose compiled parts each job would compile anew; the test below and the one on Slurm have it."""
+    raw, flow = corpus(tmp_path / "raw"), {"dedup": {"enabled": False}}
+    here = build(checkout(tmp_path / "here", flow, {}), raw, monkeypatch)
+    assert "attempt 1" not in capfd.readouterr().err
+    away = build(checkout(tmp_path / "away", flow, AWAY), raw, monkeypatch, width=2)
+    assert capfd.readouterr().err.count("attempt 1: succeeded") == 4, "two shards are read and written"
+    assert away.digest == here.digest
+    assert (away.seen, away.quarantined) == (2 * ROWS + 51, {"bad-json": 1})
+
+
+@pytest.mark.slow
+def test_caps_copies_and_protected_texts_go_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = corpus(tmp_path / "raw")
+    (tmp_path / "test.txt").write_text(raw.joinpath("b.jsonl").read_text().splitlines()[7].split('"')[3])
+    flow = {"protect": [str(tmp_path / "test.txt")], "source_cap": 1000}
+    here = build(checkout(tmp_path / "here", flow, {}), raw, monkeypatch)
+    away = build(checkout(tmp_path / "away", flow, AWAY), raw, monkeypatch, width=2)
+    assert away.digest == here.digest
+    assert away.dropped["contaminated"] == 1 and away.dropped["duplicate"] == 50 and away.dropped["source-cap"] > 0
+
+
+def planned(root: Path, raw: Path, patch: pytest.MonkeyPatch) -> Path:
+    patch.setenv("AUTOGLM_CHECKOUT", str(root))
+    return dataset.open_build(load(root / "params.yaml", environ={}), str(raw), root / ".autoglm", root)
+
+
+def test_a_task_that_is_done_sends_nothing_and_a_changed_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    raw, root = corpus(tmp_path / "raw"), checkout(tmp_path / "w", {"dedup": {"enabled": False}}, AWAY)
+    work = planned(root, raw, monkeypatch)
+    (work / "read" / "000000").mkdir(parents=True)
+    commands.task(work.name, Phase.READ, 0)
+    assert not (root / ".autoglm" / "store").exists()
+    with (raw / "b.jsonl").open("a") as file:
+        file.write('{"text": "one more"}\n')
+    with pytest.raises(Refused, match=r"read 1 of build-.*its log says why"):
+        commands.task(work.name, Phase.READ, 1)
+    assert "when it was listed; list the data again" in capfd.readouterr().err
+
+
+def test_a_range_of_a_local_file_stays_here_and_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = corpus(tmp_path / "raw")
+    (raw / "a.jsonl").write_text((raw / "a.jsonl").read_text() * 4)
+    root = checkout(tmp_path / "w", {}, AWAY)
+    work = planned(root, raw, monkeypatch)
+    with pytest.raises(UsageError, match="put the raw text into a bucket"):
+        commands.task(work.name, Phase.READ, 0)
+
+
+def test_what_compares_all_shards_stays_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = checkout(tmp_path / "w", {}, AWAY)
+    work = planned(root, corpus(tmp_path / "raw"), monkeypatch)
+    settings = load(root / "params.yaml", environ={})
+    gone = [
+        phase for phase in ("read", "match", "verify", "settle", "weigh", "write") if dataset_away.leaves(phase, work, settings)
+    ]
+    assert gone == ["read", "write"], "without caps there is nothing to weigh"
