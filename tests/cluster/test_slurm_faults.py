@@ -71,6 +71,27 @@ def test_a_job_whose_node_fails_goes_on_on_another(bench: Bench, tmp_path: Path)
     assert starts == [[node, "False"], [{"n1": "n2", "n2": "n1"}[node], "True"]]
 
 
+def test_nodes_that_are_drained_let_jobs_end_and_start_none_until_they_are_resumed(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Slurm's word for that is no verdict: it is said of the one that waits, which starts when a node is back."""
+    caplog.set_level("INFO")
+    said, after = tmp_path / "said", tmp_path / "after"
+    first = work(CODE).model_copy(update={"command": ("python", "-c", CODE, str(said), "4")})
+    second = first.model_copy(update={"command": ("python", "-c", CODE, str(after), "0")})
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(bench.run, first)
+        wait_for(said.exists)
+        command("scontrol", "update", "NodeName=n1,n2", "State=DRAIN", "Reason=service")
+        waiting = pool.submit(bench.run, second)
+        assert running.result(timeout=120).state == "succeeded", "what runs on a node that is drained runs to its end"
+        wait_for(lambda: "is pending: Nodes_required_for_job_are_DOWN,_DRAINED_or_reserved" in caplog.text)
+        assert not waiting.done() and not after.exists()
+        command("scontrol", "update", "NodeName=n1,n2", "State=RESUME")
+        assert waiting.result(timeout=120).state == "succeeded"
+    assert len(said.read_text().splitlines()) == len(after.read_text().splitlines()) == 1
+
+
 def test_a_controller_that_is_restarted_ends_nothing(bench: Bench, conf: Path, tmp_path: Path) -> None:
     said = tmp_path / "said"
     wanted = work(CODE).model_copy(update={"command": ("python", "-c", CODE, str(said), "8")})

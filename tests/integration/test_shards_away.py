@@ -19,8 +19,9 @@ AWAY = {"rehearse": True, "stages": ["dataset"]}
 def test_shards_as_jobs_make_the_same_dataset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Without deduplication, whose compiled parts each job would compile anew; the test below and the one on Slurm have it."""
-    raw, flow = corpus(tmp_path / "raw"), {"dedup": {"enabled": False}}
+    """Without what each job would compile anew, which takes longer than the rest; the test below and the one on Slurm have it."""
+    raw = corpus(tmp_path / "raw")
+    flow = {"steps": [], "dedup": {"enabled": False}}
     here = build(checkout(tmp_path / "here", flow, {}), raw, monkeypatch)
     assert "attempt 1" not in capfd.readouterr().err
     away = build(checkout(tmp_path / "away", flow, AWAY), raw, monkeypatch, width=2)
@@ -48,7 +49,7 @@ def planned(root: Path, raw: Path, patch: pytest.MonkeyPatch) -> Path:
 def test_a_task_that_is_done_sends_nothing_and_a_changed_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    raw, root = corpus(tmp_path / "raw"), checkout(tmp_path / "w", {"dedup": {"enabled": False}}, AWAY)
+    raw, root = corpus(tmp_path / "raw"), checkout(tmp_path / "w", {"steps": [], "dedup": {"enabled": False}}, AWAY)
     work = planned(root, raw, monkeypatch)
     (work / "read" / "000000").mkdir(parents=True)
     commands.task(work.name, Phase.READ, 0)
