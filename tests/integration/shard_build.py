@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 
@@ -30,6 +31,18 @@ def corpus(folder: Path) -> Path:
     lines = [json.dumps({"text": text}) for text in texts]
     (folder / "a.jsonl").write_text("\n".join(lines[:ROWS]) + "\n{broken\n")
     (folder / "b.jsonl").write_text("\n".join([*lines[ROWS:], *lines[:50]]) + "\n")
+    return folder
+
+
+def tables(folder: Path) -> Path:
+    """Two Parquet files, a shard each: their reader is the one that is not compiled, which a job would do anew."""
+    folder.mkdir(parents=True)
+    for name in "ab":
+        texts = [
+            f"document {number} of part {name} tells of ship {number * 7}, where nobody knew what the day would bring" * 2
+            for number in range(ROWS)
+        ]
+        pl.DataFrame({"text": texts}).write_parquet(folder / f"{name}.parquet", compression="uncompressed")
     return folder
 
 
