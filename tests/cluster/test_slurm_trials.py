@@ -1,0 +1,36 @@
+"""The trials of a round as Slurm jobs beside each other, launched at once as a scheduler's workers launch mapped tasks."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from away_workspace import ROOT, placed
+from on_slurm import command, needs_slurm
+from train_workspace import workspace
+
+from autoglm_ops.stages import trials
+from autoglm_ops.stages.runner import run_stage
+
+pytestmark = needs_slurm
+
+
+def test_the_trials_of_a_round_run_beside_each_other(tmp_path: Path) -> None:
+    root = workspace(tmp_path / "w", tune={"trials": 2, "steps": 12, "parallel": 2, "looks": 2})
+    (root / "autoglm_ops").symlink_to(ROOT / "autoglm_ops")
+    placed(root, backend="slurm", deadline_seconds=280, slurm={"logs": str(tmp_path / "logs")})
+    run_stage("plan", root)
+    looks = trials.ask(root)
+    seen: list[set[str]] = []
+    with ThreadPoolExecutor(2) as pool:
+        told = [pool.submit(partial(trials.launch, root, look)) for look in looks]
+        while not all(one.done() for one in told):
+            names = command("squeue", "--noheader", "--states=RUNNING", "--format=%j").split()
+            seen.append({name for name in names if name.startswith("autoglm-trial-")})
+            time.sleep(0.1)
+    assert [one.result().look for one in told] == list(looks) and len(looks) == 2
+    assert all(one.result().score is not None for one in told)
+    assert max(map(len, seen)) == 2, "both ran at one moment"
+    assert command("squeue", "--noheader") == "", "no job is left"
