@@ -8,7 +8,7 @@ import pytest
 from on_slurm import command, needs_slurm
 from shard_build import ROWS, build, checkout, corpus
 
-pytestmark = needs_slurm
+pytestmark = [needs_slurm, pytest.mark.slow]  # each of its four jobs compiles the readers: a minute of a core
 
 
 def test_shards_on_slurm_make_the_same_dataset(
