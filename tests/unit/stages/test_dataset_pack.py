@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     settings = settings.model_copy(update={"flow": settings.flow.model_copy(update={"shard_mb": 1})})
     work = dataset.open_build(settings, str(home / "raw"), home, home)
     built: BuiltDataset = dataset.build(settings, work, dataset.Place(home, home, unchecked), 1, lambda *_: None)
-    tokenizers.save(tokenizers.train(TEXTS, 300), home / "tokenizer", 128)
+    tokenizers.save(tokenizers.train(TEXTS, 300, 3), home / "tokenizer", 128)
     return home, home / "datasets" / built.digest, home / "tokenizer"
 
 
