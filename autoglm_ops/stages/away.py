@@ -10,6 +10,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from autoglm_ops.cluster import exchange
 from autoglm_ops.cluster.dispatch import believed, place
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Launcher, Queue, Resources, Store, Work
 from autoglm_ops.contracts.record import Completion
-from autoglm_ops.errors import SettingsError, Tampered
+from autoglm_ops.errors import AutoGLMError, SettingsError, Tampered
 from autoglm_ops.settings import Settings
 from autoglm_ops.stages import graph, launchers, runner, workplace
 from autoglm_ops.stages.base import Spec
@@ -72,13 +74,27 @@ def _described(root: Path, name: str, settings: Settings) -> tuple[Sent, Work, s
 def launch(root: Path, name: str, settings: Settings) -> JobStatus:
     """Run stage `name` where `cluster` says, and take over what it left: out/NAME, completed/NAME.json, refused/NAME.
 
-    Raises SettingsError, Refused (quota, image, secret), Tampered (what came back is not what the record says) or TryAgain.
+    Raises SettingsError, Refused (quota, image, secret), Tampered (what came back is not what the record says) or TryAgain;
+    `completed/NAME.json` says so in any case.
     """
     started = time.time()
-    sent = send(root, name, settings)
-    done = exchange.finished(sent.store, sent.job.key or "")
-    said = JobStatus(state="succeeded", exit=0, seconds=0) if done else sent.launcher.run(sent.job)
-    return take(root, sent, said, started)
+    with recorded(root, name):
+        sent = send(root, name, settings)
+        done = exchange.finished(sent.store, sent.job.key or "")
+        said = JobStatus(state="succeeded", exit=0, seconds=0) if done else sent.launcher.run(sent.job)
+        return take(root, sent, said, started)
+
+
+@contextmanager
+def recorded(root: Path, name: str) -> Iterator[None]:
+    """What refuses stage `name` in this block (a quota, an image, a store that is away) stands in its record like any other end."""
+    attempt, started = runner.attempts(root, name) + 1, time.time()
+    try:
+        yield
+    except AutoGLMError as error:
+        status = JobStatus(state="refused", exit=error.exit_code, seconds=0, reason=str(error))
+        _unfinished(root, name, status, attempt, started)
+        raise
 
 
 def take(root: Path, sent: Sent, said: JobStatus, started: float) -> JobStatus:
@@ -231,8 +247,12 @@ def _record(root: Path, spec: Spec, status: JobStatus, attempt: int, started: fl
         measured = {**found.measured, "job_seconds": round(time.time() - started, 3)}
         found.model_copy(update={"attempt": attempt, "measured": measured}).write(path)
         return
+    _unfinished(root, spec.name, status, attempt, started)
+
+
+def _unfinished(root: Path, name: str, status: JobStatus, attempt: int, started: float) -> None:
     Completion(
-        stage=spec.name,
+        stage=name,
         run=workplace.run_key(root),
         attempt=attempt,
         started=started,
@@ -240,4 +260,4 @@ def _record(root: Path, spec: Spec, status: JobStatus, attempt: int, started: fl
         cached=False,
         exit=status.exit or 1,
         reasons=(status.reason or status.state,),
-    ).write(path)
+    ).write(runner.completion_path(root, name))

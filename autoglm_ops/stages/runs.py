@@ -187,7 +187,8 @@ def send(run: str, name: str, home: Path) -> Posted:
     from autoglm_ops.cluster.kubernetes import KubernetesLauncher
 
     assert isinstance(sent.launcher, KubernetesLauncher)
-    [pod] = sent.launcher.prepare(sent.job)
+    with away.recorded(workspace(run, home), name):
+        [pod] = sent.launcher.prepare(sent.job)
     return Posted(pod=pod, context=sent.settings.cluster.kubernetes.context)
 
 
@@ -213,7 +214,7 @@ def _sent(run: str, name: str, home: Path) -> away.Sent | None:
         return None
     from autoglm_ops.cluster import exchange
 
-    with _without_overrides():
+    with _without_overrides(), away.recorded(root, name):
         sent = away.send(root, name, settings)
     return None if exchange.finished(sent.store, sent.job.key or "") is not None else sent
 

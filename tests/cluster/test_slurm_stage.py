@@ -12,6 +12,7 @@ from on_slurm import command, hurry, needs_slurm
 from two_nodes import cannot, two_nodes
 
 from autoglm_ops.contracts.record import Completion, digest_tree
+from autoglm_ops.errors import Refused
 from autoglm_ops.stages.runs import launch
 
 pytestmark = needs_slurm
@@ -53,6 +54,14 @@ def test_a_requeued_job_continues_and_ends_with_the_same_bytes(here: dict[str, s
         completion: Completion = running.result(timeout=280)
     assert digest_tree(root / "out" / "train") == here
     assert completion.measured["resumed_at_step"] > 0
+
+
+def test_gpus_that_there_are_not_stand_in_the_record(tmp_path: Path) -> None:
+    root = ready(tmp_path / "w", "slurm", resources={"gpus": 9})
+    with pytest.raises(Refused, match="Requested node configuration is not available") as raised:
+        launch(root, "train")
+    record = Completion.read(root / "completed" / "train.json")
+    assert (record.exit, record.reasons) == (raised.value.exit_code, (str(raised.value),))
 
 
 @pytest.mark.skipif(bool(cannot()), reason=str(cannot()))

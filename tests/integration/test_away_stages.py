@@ -15,9 +15,9 @@ from away_workspace import prepared, settings_of
 from autoglm_ops.cluster import exchange
 from autoglm_ops.contracts.cluster import Work
 from autoglm_ops.contracts.record import Completion, digest_path
-from autoglm_ops.errors import Tampered
+from autoglm_ops.errors import Tampered, TryAgain
 from autoglm_ops.stages import away, runner, runs
-from autoglm_ops.store import open_store
+from autoglm_ops.store import open_store, s3
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,20 @@ def test_a_changed_input_is_refused_by_the_job(tmp_path: Path, monkeypatch: pyte
         runs.launch(root, "train")
     assert caught.value.exit_code == 3
     assert Completion.read(runner.completion_path(root, "train")).exit == 3
+
+
+def test_a_store_that_is_away_stands_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raised before anything is sent, and yet the run says why its stage did not run, and that it may be tried again."""
+    monkeypatch.setattr(s3.S3Store.__init__, "__defaults__", (0.5,))  # the budget, of a minute
+    for name, value in {"ENDPOINT_URL": "http://127.0.0.1:1", "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AUTOGLM__STORE__URI", "s3://models/p")
+    root = prepared(tmp_path / "w", rehearse=True)
+    for attempt in (1, 2):
+        with pytest.raises(TryAgain) as raised:
+            runs.launch(root, "train")
+        record = Completion.read(runner.completion_path(root, "train"))
+        assert (record.exit, record.attempt, record.reasons) == (75, attempt, (str(raised.value),))
 
 
 @pytest.mark.slow
