@@ -11,17 +11,20 @@ from typing import Annotated
 
 import typer
 import yaml
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from autoglm_ops.cli.shared import AsJson, AsOfDay, Configs, Overrides, checkout, home, show_json
+from autoglm_ops.contracts.cluster import JobStatus
 from autoglm_ops.contracts.record import Completion
-from autoglm_ops.errors import UsageError
+from autoglm_ops.errors import TryAgain, UsageError
 from autoglm_ops.settings import load
 from autoglm_ops.stages import away, graph, runner, runs
 
 app = typer.Typer(help="The workspaces of DAG runs: list, show and prune them; open, exec and close are what Airflow calls.")
 
+UNSEEN = JobStatus(state="lost", exit=TryAgain.exit_code, seconds=0, reason="lost: the pod left no result; its log says more")
 Run = Annotated[str, typer.Argument(help="The run key, as `autoglm runs list` shows it.")]
 
 
@@ -150,12 +153,20 @@ def send(
 def take(
     run: Run,
     stage: Annotated[str, typer.Argument(help="The stage whose pod has ended.")],
-    said: Annotated[str, typer.Option(help="What was seen of the pod's end; the record says it when the pod left none.")] = "",
+    said: Annotated[
+        str | None, typer.Option(help="How the pod ended, as JSON (contracts.cluster.JobStatus), where it left no word itself.")
+    ] = None,
 ) -> None:
     """Take over what the pod of `send` left, as `exec` does. Prints its completion record as JSON."""
-    show_json(
-        runs.execute(run, stage, home(), by=partial(runs.take, reason=said or "its log says more")).model_dump(mode="json")
-    )
+    done = runs.execute(run, stage, home(), by=partial(runs.take, said=UNSEEN if said is None else _status(said)))
+    show_json(done.model_dump(mode="json"))
+
+
+def _status(text: str) -> JobStatus:
+    try:
+        return JobStatus.model_validate_json(text)
+    except ValidationError as error:
+        raise UsageError(f"--said is no JobStatus: {error.errors()[0]['msg']}: {text[:200]!r}") from error
 
 
 @app.command()

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from autoglm_ops.cluster.pod import KEY, Manifest, pods
+from autoglm_ops.cluster.pod import KEY, QUEUE, Manifest, pods
 from autoglm_ops.contracts.cluster import JobSpec
 from autoglm_ops.contracts.placement import KubernetesPlace
 from autoglm_ops.errors import UsageError
@@ -22,7 +22,6 @@ KEPT_SECONDS = 86400
 """How long an ended job stays, with its pods' logs."""
 _INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 _NAME = 63
-_QUEUE = "kueue.x-k8s.io/queue-name"
 
 
 def manifests(form: str, job: JobSpec, place: KubernetesPlace) -> list[Manifest]:
@@ -77,7 +76,7 @@ def _template(job: JobSpec, place: KubernetesPlace) -> Manifest:
             f"{longest!r} is longer than the {_NAME} letters that a pod's host name may have; give the job a shorter name"
         )
     first = pods(job, place)[0]
-    labels = {name: value for name, value in first["metadata"]["labels"].items() if name not in ("autoglm.rank", _QUEUE)}
+    labels = {name: value for name, value in first["metadata"]["labels"].items() if name not in ("autoglm.rank", QUEUE)}
     [container] = first["spec"]["containers"]
     env = [_ranked(entry) for entry in container["env"]]
     return {
@@ -96,5 +95,5 @@ def _metadata(job: JobSpec, place: KubernetesPlace, *, queued: bool = True) -> d
     labels = dict(pods(job, place)[0]["metadata"]["labels"])
     del labels["autoglm.rank"]
     if not queued:
-        labels.pop(_QUEUE, None)
+        labels.pop(QUEUE, None)
     return {"name": job.handle, "namespace": place.namespace, "labels": labels, "annotations": {KEY: job.key}}

@@ -22,6 +22,7 @@ from kubernetes.config.config_exception import ConfigException
 
 from autoglm_ops.cluster import podstate
 from autoglm_ops.cluster.local import CANCELLED, Flag, on_signals, sink_of
+from autoglm_ops.cluster.patience import Patience
 from autoglm_ops.cluster.pod import APP, CONTAINER, GRACE_SECONDS, KEY, Manifest, names, pods, selector
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen
 from autoglm_ops.contracts.placement import KubernetesPlace
@@ -31,8 +32,6 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 BUDGET_SECONDS = 120.0
-PATIENCE_SECONDS = 20.0
-"""How long a fault that the kubelet retries (an image, a Secret that is not there yet) may last."""
 Sink = Callable[[str, bytes], None]
 
 
@@ -114,7 +113,7 @@ class KubernetesLauncher:
         return gone
 
     def _wait(self, job: JobSpec, stop: Flag) -> JobStatus:
-        started = hindered = time.monotonic()
+        started, patience = time.monotonic(), Patience(self._start)
         ever: set[str] = set()
         while not stop:
             seconds = round(time.monotonic() - started, 3)
@@ -128,10 +127,8 @@ class KubernetesLauncher:
                 return bad[0]
             if len(ended) == len(found):
                 return ended[0]
-            hindrance = next((why for pod in found.values() if pod and (why := _hindrance(pod))), None)
-            hindered = hindered if hindrance else time.monotonic()
-            if hindrance and self._enough(hindrance, time.monotonic() - hindered, seconds):
-                return hindrance[0].model_copy(update={"seconds": seconds})
+            if given_up := patience.over(pod for pod in found.values() if pod):
+                return given_up
             time.sleep(POLL_SECONDS)
         return JobStatus(
             state="cancelled",
@@ -139,11 +136,6 @@ class KubernetesLauncher:
             seconds=round(time.monotonic() - started, 3),
             reason="cancelled: a signal asked for its end",
         )
-
-    def _enough(self, hindrance: tuple[JobStatus, bool], lasted: float, waited: float) -> bool:
-        status, never = hindrance
-        patience = self._start if status.reason.startswith("unschedulable") else min(PATIENCE_SECONDS, self._start)
-        return never or lasted >= patience or waited >= self._start
 
     def _check_quota(self, job: JobSpec, manifests: list[Manifest]) -> None:
         broken = self._over(manifests)
@@ -315,10 +307,6 @@ def _connect(context: str | None) -> Any:
             ) from outside
     configuration.retries = 0
     return client.CoreV1Api(client.ApiClient(configuration))
-
-
-def _hindrance(pod: Manifest) -> tuple[JobStatus, bool] | None:
-    return podstate.hindrance(pod) if podstate.seen(pod) == "pending" else None
 
 
 def _since(last: str) -> dict[str, Any]:

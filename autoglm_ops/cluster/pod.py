@@ -19,6 +19,8 @@ APP = "autoglm"
 CONTAINER = "job"
 KEY = "autoglm.key"
 """The annotation that holds the whole key: a label takes 63 characters, and a key has 64."""
+QUEUE = "kueue.x-k8s.io/queue-name"
+"""The label that names a pod's queue where Kueue admits jobs."""
 WORK = "/work"
 GRACE_SECONDS = 30
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -114,7 +116,7 @@ def _labels(job: JobSpec, place: KubernetesPlace, rank: int) -> dict[str, str]:
         "autoglm.rank": str(rank),
     }
     if place.queue:
-        labels["kueue.x-k8s.io/queue-name"] = place.queue
+        labels[QUEUE] = place.queue
     for name, value in labels.items():
         if not _LABEL.fullmatch(value):
             raise UsageError(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autoglm_ops.cluster.pod import QUEUE
 from autoglm_ops.contracts.cluster import JobStatus, Seen
 from autoglm_ops.errors import BudgetSpent, Refused, TryAgain, UsageError
 
@@ -58,8 +59,28 @@ def hindrance(pod: Pod) -> tuple[JobStatus, bool] | None:
             return _refused(f"{word}: the container cannot start ({reason}): {message[:500]}", UsageError.exit_code), False
     for item in pod.get("status", {}).get("conditions", ()):
         if item.get("type") == "PodScheduled" and item.get("status") == "False":
+            if item.get("reason") == "SchedulingGated":
+                return _refused(_queued(pod), TryAgain.exit_code), False
             return _refused(f"unschedulable: {item.get('message', item.get('reason', ''))}", TryAgain.exit_code), False
     return None
+
+
+def late(pod: Pod) -> JobStatus:
+    """Of a pod that nothing hinders and that does not start all the same."""
+    states = [item.get("state", {}).get("waiting", {}) for item in pod.get("status", {}).get("containerStatuses", ())]
+    what = ", ".join(str(state["reason"]) for state in states if "reason" in state) or "no container yet"
+    reason = f"start: the pod was not running within cluster.start_seconds ({what}); a large image takes long the first time"
+    return _refused(reason, TryAgain.exit_code)
+
+
+def outlook(pod: Pod, seconds: float) -> JobStatus | None:
+    """What is to be said of a pod that nobody waits for any longer; None when it runs, and so nothing is wrong with it."""
+    if seen(pod) == "ended":
+        return verdict(pod, seconds)
+    if seen(pod) == "running":
+        return None
+    why = hindrance(pod)
+    return (why[0] if why else late(pod)).model_copy(update={"seconds": seconds})
 
 
 def deleted(seconds: float) -> JobStatus:
@@ -152,6 +173,11 @@ def _terminated(pod: Pod) -> Mapping[str, Any]:
         if found := item.get("state", {}).get("terminated"):
             return dict(found)
     return {}
+
+
+def _queued(pod: Pod) -> str:
+    name = pod.get("metadata", {}).get("labels", {}).get(QUEUE)
+    return f"queued: the pod waits in the queue {name}" if name else "queued: something holds the pod back (a scheduling gate)"
 
 
 def _out_of_memory(pod: Pod) -> str:

@@ -43,10 +43,11 @@ class Closed(Record):
 
 
 class Posted(Record):
-    """A pod to start, as its manifest; None when there is nothing to start."""
+    """A pod to start, as its manifest, and how long it may take to; None when there is nothing to start."""
 
     pod: dict[str, Any] | None = None
     context: str | None = None
+    start_seconds: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,8 @@ def send(run: str, name: str, home: Path) -> Posted:
     assert isinstance(sent.launcher, KubernetesLauncher)
     with away.recorded(workspace(run, home), name):
         [pod] = sent.launcher.prepare(sent.job)
-    return Posted(pod=pod, context=sent.settings.cluster.kubernetes.context)
+    cluster = sent.settings.cluster
+    return Posted(pod=pod, context=cluster.kubernetes.context, start_seconds=cluster.start_seconds)
 
 
 def render(run: str, name: str, home: Path, form: str) -> list[dict[str, Any]]:
@@ -219,11 +221,9 @@ def _sent(run: str, name: str, home: Path) -> away.Sent | None:
     return None if exchange.finished(sent.store, sent.job.key or "") is not None else sent
 
 
-def take(root: Path, name: str, reason: str) -> Completion:
-    """Take over what the pod of `send` left. Raises StageFailedError with its exit code; 75 when it left nothing, for which `reason` is kept."""
-    settings = load(root / "params.yaml")
-    started = time.time()
-    said = JobStatus(state="lost", exit=75, seconds=0, reason=f"lost: the pod left no result: {reason}")
+def take(root: Path, name: str, said: JobStatus) -> Completion:
+    """Take over what the pod of `send` left. Raises StageFailedError with its exit code; with that of `said` when it left nothing."""
+    settings, started = load(root / "params.yaml"), time.time()
     with _without_overrides():
         sent = away.latest(root, name, settings)
         status = away.take(root, sent, said, started)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from away_workspace import prepared
+import yaml
+from away_workspace import placed, prepared
 from cluster_parts import BARE, IMAGE, ROOT, SECRETS, wait_for
 
 from autoglm_ops.contracts.inputs import RunInfo
@@ -24,30 +27,47 @@ from autoglm_ops.versioning import dvc
 RUN = "0123456789abcdef"
 
 
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Airflow's home with its tables, to be copied."""
+    from autoglm_ops.cli.airflow import airflow_environment
+
+    home = tmp_path_factory.mktemp("database")
+    environment = {**os.environ, **airflow_environment(home, ROOT)}
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, env=environment)
+    return home
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose next stage is `train`, to be copied."""
+    return prepared(tmp_path_factory.mktemp("ready") / "w")
+
+
 @pytest.fixture
-def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def airflow(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Airflow as the DAG tests have it, and the command line of this checkout."""
     from autoglm_ops.cli.airflow import airflow_environment
 
+    shutil.copytree(database, tmp_path / "home")
     path = [str(ROOT / "tests" / "cluster" / "mounting")] if not IMAGE else []
     for name, value in airflow_environment(tmp_path / "home", ROOT).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*path, str(ROOT), str(ROOT / "plugins")]))
     monkeypatch.setenv("AUTOGLM_CHECKOUT", str(ROOT))
     monkeypatch.setenv("AUTOGLM_HOME", str(tmp_path / "home"))
-    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
 
 
 @pytest.fixture
 def info(
-    airflow: Any, namespace: str, s3: str, plain: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    airflow: Any, ready: Path, namespace: str, s3: str, plain: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> RunInfo:
     """A run that has come as far as `train`."""
     place = {"namespace": namespace, "images": [IMAGE or BARE], "secret": "team-keys"}
     home = tmp_path / "home"
-    root = prepared(
-        home / "runs" / RUN, backend="kubernetes", image=IMAGE or BARE, kubernetes=place, secrets=list(SECRETS), environment=plain,
-        start_seconds=120, deadline_seconds=300,
+    root = placed(
+        shutil.copytree(ready, home / "runs" / RUN), backend="kubernetes", image=IMAGE or BARE, kubernetes=place, secrets=list(SECRETS),
+        environment=plain, start_seconds=120, deadline_seconds=300,
     )  # fmt: skip
     monkeypatch.setenv("AUTOGLM__STORE__URI", s3)
     Workplace(run=RUN, origin=str(root), home=str(home)).write(root / ".workspace.json")
@@ -121,12 +141,77 @@ def test_a_deleted_pod_is_tried_again_under_the_next_number(info: RunInfo, core:
     asked = deferred(info, 1)
     core.delete_namespaced_pod(asked.trigger.pod_name, namespace, grace_period_seconds=0)
     wait_for(lambda: not core.list_namespaced_pod(namespace).items)
-    with pytest.raises(AirflowException, match="lost: the pod left no result") as raised:
+    with pytest.raises(AirflowException, match="deleted: somebody removed the pod") as raised:
         TrainOnKubernetes(stage="train", kubernetes_conn_id=None).trigger_reentry(context(info, 1), woken(asked))
     assert not isinstance(raised.value, AirflowFailException), "so Airflow tries again"
     record = Completion.read(Path(info.workspace) / "completed" / "train.json")
-    assert record.exit == 75 and record.reasons[0].startswith("lost:")
+    assert record.exit == 75 and record.reasons[0].startswith("deleted:")
     assert deferred(info, 2).trigger.pod_name == asked.trigger.pod_name[:-1] + "2"
+
+
+NOWHERE = "127.0.0.1:1/nobody/nothing:1"
+BAD = {
+    "image": ({"image": NOWHERE, "images": [NOWHERE]}, 2, f"image: {NOWHERE} cannot be had"),
+    "secret": ({"secret": "nobodys-keys"}, 2, 'secret: .*secret "nobodys-keys" not found'),
+    "gpu": ({"resources": {"gpus": 3}}, 75, "unschedulable: .*nvidia.com/gpu"),
+    "memory": ({"resources": {"memory_gib": 0.05}}, 3, "oom: the job took more memory than 51Mi"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_what_cannot_run_is_said_once_and_soon(info: RunInfo, core: Any, namespace: str, bad: str) -> None:
+    """In the task's log, which ends with the exception, and in the run's record; the exit code says whether Airflow tries again."""
+    from autoglm_airflow.pods import TrainOnKubernetes
+
+    more, code, reason = BAD[bad]
+    changed(info, start_seconds=8, **more)
+    asked = deferred(info, 1)
+    begun = time.monotonic()
+    event = woken(asked)
+    assert time.monotonic() - begun < 8 + 12, "the busy machine's share included"
+    with pytest.raises(Exception, match=reason) as raised:
+        TrainOnKubernetes(stage="train", kubernetes_conn_id=None).trigger_reentry(context(info, 1), event)
+    refused(info, raised.value, code, reason)
+    wait_for(lambda: not [pod for pod in core.list_namespaced_pod(namespace).items if not pod.metadata.deletion_timestamp])
+
+
+def test_a_worker_that_waits_itself_says_the_same(info: RunInfo) -> None:
+    from autoglm_airflow.pods import TrainOnKubernetes
+
+    more, code, reason = BAD["secret"]
+    changed(info, start_seconds=5, **more)
+    with pytest.raises(Exception, match=reason) as raised:
+        TrainOnKubernetes(stage="train", deferrable=False, kubernetes_conn_id=None).execute(context(info, 1))
+    refused(info, raised.value, code, reason)
+
+
+def test_a_quota_is_said_before_there_is_a_pod(info: RunInfo, core: Any, namespace: str) -> None:
+    from autoglm_airflow.pods import TrainOnKubernetes
+
+    quota = {"metadata": {"name": "vision-quota"}, "spec": {"hard": {"requests.memory": "1Gi", "limits.memory": "1Gi"}}}
+    core.create_namespaced_resource_quota(namespace, quota)
+    wait_for(lambda: core.read_namespaced_resource_quota("vision-quota", namespace).status.hard)
+    changed(info, resources={"memory_gib": 2})
+    reason = "quota: vision-quota: limits.memory: asks 2Gi, in use is 0, the limit is 1Gi"
+    with pytest.raises(Exception, match=reason) as raised:
+        TrainOnKubernetes(stage="train", kubernetes_conn_id=None).execute(context(info, 1))
+    refused(info, raised.value, 3, reason)
+
+
+def changed(info: RunInfo, **more: Any) -> None:
+    """Lays these over the run's `cluster`; a key of `cluster.kubernetes` over that."""
+    path = Path(info.workspace) / "params.yaml"
+    place = yaml.safe_load(path.read_text())["cluster"]["kubernetes"]
+    place |= {key: more.pop(key) for key in ("images", "secret") if key in more}
+    placed(Path(info.workspace), kubernetes=place, **more)
+
+
+def refused(info: RunInfo, error: BaseException, code: int, reason: str) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    assert isinstance(error, AirflowFailException) == (code != 75), "tried again only where that may help"
+    record = Completion.read(Path(info.workspace) / "completed" / "train.json")
+    assert record.exit == code and len(record.reasons) == 1 and re.match(reason, record.reasons[0])
 
 
 @pytest.mark.slow

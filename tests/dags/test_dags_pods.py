@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.providers.cncf.kubernetes.utils.pod_manager import PodNotFoundException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from kubernetes.client.exceptions import ApiException
 
 sys.path.append(str(Path(__file__).parents[1] / "unit" / "cluster"))
 from pod_standard import restricted
 
 from autoglm_airflow import pipeline, requests
+from autoglm_airflow import pods as pods_module
 from autoglm_airflow.operators import OpenRunOperator, StageOperator
 from autoglm_airflow.pods import TrainOnKubernetes
+from autoglm_airflow.podwatch import PodTrigger, WatchedAsync
 from autoglm_ops.cluster.pod import pods
 from autoglm_ops.contracts.cluster import JobSpec, Resources
 from autoglm_ops.contracts.placement import KubernetesPlace
@@ -87,6 +91,47 @@ def test_the_record_decides_after_the_pod(world: Any, pulled: Callable[..., Any]
     with pytest.raises(AirflowFailException, match="told to end with 3"):
         TrainOnKubernetes(stage="train").trigger_reentry(context, {"status": "success"})
     assert world.calls("runs", "take") and not world.calls("runs", "exec")
+
+
+def test_a_deferred_task_is_waited_for_by_our_patience_and_knows_its_cluster_again() -> None:
+    """The trigger is made anew from what Airflow stores, and the task from its trigger's event."""
+    from airflow.sdk.exceptions import TaskDeferred
+    from kubernetes.client import V1ObjectMeta, V1Pod
+
+    posted = {"context": "vision", "start_seconds": 42.0}
+    operator = TrainOnKubernetes(stage="train", kubernetes_conn_id=None)
+    operator._place(posted)
+    operator.pod = V1Pod(metadata=V1ObjectMeta(name="p", namespace="n"))
+    with pytest.raises(TaskDeferred) as asked:
+        operator.invoke_defer_method()
+    path, values = asked.value.trigger.serialize()
+    assert path == "autoglm_airflow.podwatch.PodTrigger" and isinstance(PodTrigger(**values).pod_manager, WatchedAsync)
+    assert (values["schedule_timeout"], values["cluster_context"], values["trigger_kwargs"]) == (
+        42,
+        "vision",
+        {"posted": posted},
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "code", "word"),
+    [
+        (AirflowException("it took too long"), "lost", 75, "lost: the pod left no result: it took"), (PodNotFoundException("p"), "lost", 75, "deleted:"),
+        (ApiException(status=422, reason="x"), "refused", 3, "invalid:"), (ApiException(status=500, reason="x"), "lost", 75, "lost:"),
+    ],
+)  # fmt: skip
+def test_what_the_api_says_without_a_pod_has_a_word(error: Exception, state: str, code: int, word: str) -> None:
+    found = pods_module._fault(error)
+    assert (found.state, found.exit) == (state, code) and found.reason.startswith(word)
+
+
+def test_a_refusal_by_the_api_server_keeps_its_own_words() -> None:
+    error = ApiException(status=403, reason="Forbidden")
+    error.body = json.dumps(
+        {"message": "pods is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2"}
+    )
+    found = pods_module._fault(error)
+    assert found.exit == 75 and found.reason.startswith("quota: q refuses the pod: it asks pods=1")
 
 
 @pytest.mark.parametrize(

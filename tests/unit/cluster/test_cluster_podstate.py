@@ -88,6 +88,32 @@ def test_a_pod_that_is_starting_is_not_hindered() -> None:
     assert podstate.hindrance({"status": {}}) is None
 
 
+def test_a_pod_that_is_held_back_is_in_a_queue() -> None:
+    gated = {
+        "conditions": [
+            {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "Scheduling is blocked"}
+        ]
+    }
+    for labels, said in ((({"kueue.x-k8s.io/queue-name": "vision"}), "the queue vision"), ({}, "a scheduling gate")):
+        found = podstate.hindrance({"metadata": {"labels": labels}, "status": gated})
+        assert found is not None and found[0].reason.startswith("queued:") and said in found[0].reason
+
+
+def test_the_last_look_at_a_pod_says_what_became_of_it() -> None:
+    def said(pod: dict[str, Any]) -> str:
+        status = podstate.outlook(pod, 7.0)
+        assert status is None or status.seconds == 7.0
+        return "" if status is None else status.reason
+
+    assert said({"status": {"phase": "Running"}}) == ""
+    assert said(ended(137, "OOMKilled")).startswith("oom:")
+    assert said(waiting("ImagePullBackOff")).startswith("image:")
+    assert said(waiting("ContainerCreating")).startswith(
+        "start: the pod was not running within cluster.start_seconds (ContainerCreating)"
+    )
+    assert "no container yet" in said({"status": {"phase": "Pending"}})
+
+
 def test_a_refusing_quota_is_named() -> None:
     said = 'pods "a" is forbidden: exceeded quota: team-quota, requested: requests.cpu=4, used: requests.cpu=1, limited: requests.cpu=2'
     status = podstate.refused(said, 403)
