@@ -66,6 +66,12 @@ class TrainOnKubernetes(StageOperator, KubernetesPodOperator):
     def defer(self, *, trigger: Any, **kwargs: Any) -> None:
         super().defer(trigger=PodTrigger(**trigger.serialize()[1]), **kwargs)
 
+    @staticmethod
+    def _get_ti_pod_labels(context: Any = None, include_try_number: bool = True) -> dict[str, str]:
+        """Airflow's, which of a run id without a letter makes a label that begins with '-', and no API server takes that."""
+        labels = KubernetesPodOperator._get_ti_pod_labels(context, include_try_number)
+        return {name: value.strip("-_.") for name, value in labels.items()}
+
     @cached_property
     def pod_manager(self) -> PodManager:
         return Watched(kube_client=self.client, callbacks=self.callbacks)

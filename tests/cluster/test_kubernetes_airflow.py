@@ -40,8 +40,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace whose next stage is `train`, to be copied."""
-    return prepared(tmp_path_factory.mktemp("ready") / "w")
+    """A workspace whose next stage is `train`, to be copied; long enough for a second worker to come while it trains."""
+    return prepared(tmp_path_factory.mktemp("ready") / "w", 16)
 
 
 @pytest.fixture

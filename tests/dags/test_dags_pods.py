@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,13 +29,15 @@ from autoglm_ops.contracts.placement import KubernetesPlace
 KEY = "cd" * 32
 
 
-def rendered(operator: TrainOnKubernetes, pod: dict[str, Any]) -> dict[str, Any]:
-    """The pod as the operator sends it."""
+def rendered(operator: TrainOnKubernetes, pod: dict[str, Any], run: str = "manual__1") -> dict[str, Any]:
+    """The pod as the operator sends it in a DAG run of that id."""
     from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
     from kubernetes.client import ApiClient
 
+    ti = SimpleNamespace(dag_id="daily_retrain", task_id="train", map_index=-1, try_number=1)
+    context: Any = {"ti": ti, "run_id": run, "dag": SimpleNamespace()}
     operator.full_pod_spec = PodGenerator.deserialize_model_dict(pod)
-    made: dict[str, Any] = ApiClient().sanitize_for_serialization(operator.build_pod_request_obj(dry_run=True))
+    made: dict[str, Any] = ApiClient().sanitize_for_serialization(operator.build_pod_request_obj(context, dry_run=True))
     return made
 
 

@@ -192,6 +192,24 @@ def test_no_module_reads_the_world_on_import() -> None:
             assert not [call for call in calls if reading.search(call)], path
 
 
+def test_no_text_becomes_a_shell_s() -> None:
+    """Commands are lists of words (threats F27): no shell is asked to take one apart."""
+    shells = {"sh", "bash", "dash", "zsh", "/bin/sh", "/bin/bash"}
+    for path in [*FILES, *sorted((ROOT / "plugins").rglob("*.py")), *sorted((ROOT / "dags").rglob("*.py"))]:
+        for node in nodes(path):
+            if isinstance(node, ast.List | ast.Tuple):
+                words = [item.value for item in node.elts if isinstance(item, ast.Constant)]
+                assert not ("-c" in words and shells & set(map(str, words))), f"{path}:{node.lineno}: a shell's -c"
+            if not isinstance(node, ast.Call):
+                continue
+            where, called = f"{path}:{node.lineno}", ast.unparse(node.func)
+            assert not [k for k in node.keywords if k.arg == "shell" and ast.unparse(k.value) != "False"], f"{where}: shell="
+            assert not re.fullmatch(r"os\.(system|popen|spawn\w*)|subprocess\.(getoutput|getstatusoutput)", called), (
+                f"{where}: {called}"
+            )
+            assert not called.endswith(("BashOperator", "create_subprocess_shell")), f"{where}: {called}"
+
+
 def test_no_path_of_a_machine_and_no_registry_host() -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     hosts = ("py" + "pi.org", "pythonhosted" + ".org", "registry.npm" + "js", "deb.debian" + ".org")
