@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from autoglm_ops.cluster.pod import KEY, QUEUE, Manifest, pods
+from autoglm_ops.cluster.pod import GROUP, KEY, QUEUE, Manifest, pods
 from autoglm_ops.contracts.cluster import JobSpec
 from autoglm_ops.contracts.placement import KubernetesPlace
 from autoglm_ops.errors import UsageError
@@ -76,7 +76,7 @@ def _template(job: JobSpec, place: KubernetesPlace) -> Manifest:
             f"{longest!r} is longer than the {_NAME} letters that a pod's host name may have; give the job a shorter name"
         )
     first = pods(job, place)[0]
-    labels = {name: value for name, value in first["metadata"]["labels"].items() if name not in ("autoglm.rank", QUEUE)}
+    labels = {name: value for name, value in first["metadata"]["labels"].items() if name not in ("autoglm.rank", QUEUE, GROUP)}
     [container] = first["spec"]["containers"]
     env = [_ranked(entry) for entry in container["env"]]
     return {
@@ -93,7 +93,8 @@ def _ranked(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _metadata(job: JobSpec, place: KubernetesPlace, *, queued: bool = True) -> dict[str, Any]:
     labels = dict(pods(job, place)[0]["metadata"]["labels"])
-    del labels["autoglm.rank"]
+    for name in ("autoglm.rank", GROUP):
+        labels.pop(name, None)
     if not queued:
         labels.pop(QUEUE, None)
     return {"name": job.handle, "namespace": place.namespace, "labels": labels, "annotations": {KEY: job.key}}

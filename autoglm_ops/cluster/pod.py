@@ -21,6 +21,8 @@ KEY = "autoglm.key"
 """The annotation that holds the whole key: a label takes 63 characters, and a key has 64."""
 QUEUE = "kueue.x-k8s.io/queue-name"
 """The label that names a pod's queue where Kueue admits jobs."""
+GROUP = "kueue.x-k8s.io/pod-group-name"
+"""The label that Kueue knows the pods of one job by, so that it admits all of them or none."""
 WORK = "/work"
 GRACE_SECONDS = 30
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -71,7 +73,8 @@ def _pod(job: JobSpec, place: KubernetesPlace, image: str, rank: int) -> Manifes
         "activeDeadlineSeconds": max(1, round(job.deadline_seconds)) if job.deadline_seconds else None,
     }  # fmt: skip
     metadata = {
-        "name": names(job)[rank], "namespace": place.namespace, "labels": _labels(job, place, rank), "annotations": {KEY: job.key},
+        "name": names(job)[rank], "namespace": place.namespace, "labels": _labels(job, place, rank),
+        "annotations": {KEY: job.key, **_grouped(job, place)},
     }  # fmt: skip
     return {
         "apiVersion": "v1",
@@ -116,13 +119,20 @@ def _labels(job: JobSpec, place: KubernetesPlace, rank: int) -> dict[str, str]:
         "autoglm.rank": str(rank),
     }
     if place.queue:
-        labels[QUEUE] = place.queue
+        labels |= {QUEUE: place.queue, **({GROUP: job.handle} if job.resources.nodes > 1 else {})}
     for name, value in labels.items():
         if not _LABEL.fullmatch(value):
             raise UsageError(
                 f"{value[:80]!r} cannot be the label {name} of a pod: letters, digits, '-', '_' and '.', at most 63"
             )
     return labels
+
+
+def _grouped(job: JobSpec, place: KubernetesPlace) -> dict[str, str]:
+    """How many pods Kueue waits for, and that none of them is ever replaced: one that fails ends the attempt."""
+    if not place.queue or job.resources.nodes == 1:
+        return {}
+    return {"kueue.x-k8s.io/pod-group-total-count": str(job.resources.nodes), "kueue.x-k8s.io/retriable-in-group": "false"}
 
 
 def _environment(job: JobSpec, place: KubernetesPlace, rank: int) -> list[Manifest]:

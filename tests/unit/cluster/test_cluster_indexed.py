@@ -90,6 +90,7 @@ def test_a_queue_admits_the_whole_and_not_its_pods() -> None:
         *_, whole = manifests(form, job(), PLACE)
         assert whole["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "vision"
         assert json.dumps(whole).count("kueue.x-k8s.io/queue-name") == 1
+        assert "kueue.x-k8s.io/pod-group" not in json.dumps(whole)
 
 
 def test_a_jobset_starts_nothing_again() -> None:

@@ -141,3 +141,16 @@ def test_a_team_is_placed_where_its_settings_say() -> None:
         pod["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "vision"
         and pod["metadata"]["labels"]["autoglm.team"] == "vision"
     )
+
+
+def test_a_queue_admits_all_pods_of_a_job_or_none() -> None:
+    place, count = PLACE.model_copy(update={"queue": "vision"}), "kueue.x-k8s.io/pod-group-total-count"
+    [alone] = pods(job(), place)
+    assert "pod-group" not in str(alone["metadata"])
+    several = job(resources=Resources(nodes=3))
+    found = [pod["metadata"] for pod in pods(several, place)]
+    assert [each["labels"]["kueue.x-k8s.io/pod-group-name"] for each in found] == [several.handle] * 3
+    assert [(each["annotations"][count], each["annotations"]["kueue.x-k8s.io/retriable-in-group"]) for each in found] == [
+        ("3", "false")
+    ] * 3
+    assert not any("kueue" in str(pod["metadata"]) for pod in pods(several, PLACE))
