@@ -84,5 +84,19 @@ def test_it_holds_what_it_is_for_and_no_more(image: tuple[str, str]) -> None:
     print(f"{kind}: {int(docker('image', 'inspect', '-f', '{{.Size}}', tag)) / 2**30:.2f} GiB")
 
 
+def test_the_trainer_stays_small(image: tuple[str, str]) -> None:
+    """What it holds over its base: 1.3 GB with the CPU build of torch (the CUDA build brings gigabytes of its own)."""
+    if image[0] != "trainer":
+        pytest.skip("only the trainer is pulled by every node")
+    code = (
+        "import os, torch\n"
+        "paths = [os.path.join(at, name) for root in ('/opt/venv', '/opt/autoglm') for at, _, names in os.walk(root) for name in names]\n"
+        "print(torch.version.cuda, sum(os.lstat(path).st_size for path in paths))"
+    )
+    cuda, size = inside(image[1], code).split()[-2:]
+    print(f"trainer: {int(size) / 1e9:.2f} GB over its base")
+    assert cuda != "None" or int(size) < 1.5e9
+
+
 def test_the_command_line_runs_in_it(image: tuple[str, str]) -> None:
     assert "Retrain language models" in docker("run", "--rm", "--network", "none", image[1], "autoglm", "--help")
