@@ -13,6 +13,7 @@ from autoglm_ops.errors import BudgetSpent, Refused, TryAgain, UsageError
 Pod = Mapping[str, Any]
 _NEVER = {"InvalidImageName", "ErrImageNeverPull"}
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "ImageInspectError", *_NEVER}
+_SIGNALLED = (137, 143)
 _CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
 
@@ -37,6 +38,8 @@ def verdict(pod: Pod, seconds: float) -> JobStatus:
         return JobStatus(state="lost", exit=Refused.exit_code, seconds=seconds, reason=_out_of_memory(pod))
     if code == 0:
         return JobStatus(state="succeeded", exit=0, seconds=seconds)
+    if (code in _SIGNALLED or not ended) and pod.get("metadata", {}).get("deletionTimestamp"):
+        return deleted(seconds)
     said = str(ended.get("message", "")).strip().splitlines()[-1:]
     return JobStatus(
         state="failed",

@@ -204,6 +204,12 @@ def job_of(name: str, settings: Settings, uri: str) -> JobSpec:
     )
 
 
+def nodes_of(name: str, settings: Settings) -> int:
+    """How many pods a job of stage `name` is, for the team whose it is."""
+    cluster = settings.cluster.of_team(settings.cluster.team)
+    return _resources(name, settings.model_copy(update={"cluster": cluster})).nodes
+
+
 def _resources(name: str, settings: Settings) -> Resources:
     """Only `train` has ranks to spread over nodes."""
     asked = settings.cluster.resources

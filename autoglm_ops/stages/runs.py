@@ -182,8 +182,10 @@ def send(run: str, name: str, home: Path) -> Posted:
     There is no pod when the stage's output is in DVC's cache, when its work is done already, and when it runs here, on Slurm or in
     several pods: `execute` then does it all. Raises SettingsError, Refused (a quota, by its name) or TryAgain.
     """
+    if away.nodes_of(name, load(workspace(run, home) / "params.yaml")) > 1:
+        return Posted()  # before an attempt is taken, which is `execute`'s to take
     sent = _sent(run, name, home)
-    if sent is None or sent.job.resources.nodes > 1:
+    if sent is None:
         return Posted()
     from autoglm_ops.cluster.kubernetes import KubernetesLauncher
 
@@ -224,7 +226,7 @@ def _sent(run: str, name: str, home: Path) -> away.Sent | None:
 def take(root: Path, name: str, said: JobStatus) -> Completion:
     """Take over what the pod of `send` left. Raises StageFailedError with its exit code; with that of `said` when it left nothing."""
     settings, started = load(root / "params.yaml"), time.time()
-    with _without_overrides():
+    with _without_overrides(), away.recorded(root, name):
         sent = away.latest(root, name, settings)
         status = away.take(root, sent, said, started)
     return _believed(root, name, status)

@@ -63,6 +63,16 @@ def give_keys(core: Any, namespace: str, values: Mapping[str, str]) -> None:
     )
 
 
+def log_of(core: Any, name: str, namespace: str) -> str:
+    """What a pod has said; nothing when there is none."""
+    from kubernetes.client.exceptions import ApiException
+
+    try:
+        return str(core.read_namespaced_pod_log(name, namespace)) if name else ""
+    except ApiException:
+        return ""
+
+
 @contextmanager
 def reachable_s3(core: Any, namespace: str, folder: Path) -> Iterator[Mapping[str, str]]:
     """A real S3 server where pods reach it: the first pod of a node makes the network that it listens on."""

@@ -9,6 +9,9 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +174,10 @@ def test_a_cancelled_launcher_leaves_no_pod(bench: Bench, core: Any, namespace: 
     wait_for(lambda: not pods_of(core, namespace))
 
 
-def test_a_deleted_pod_is_called_that_and_its_successor_goes_on(bench: Bench, core: Any, namespace: str) -> None:
+@pytest.mark.parametrize("how", ["deleted", "drained"])
+def test_a_pod_that_is_taken_away_is_called_that_and_its_successor_goes_on(
+    bench: Bench, core: Any, namespace: str, how: str
+) -> None:
     code = (
         "import os, pathlib, time; c = pathlib.Path('scratch'); c.mkdir(exist_ok=True)\n"
         "if not (c / 'step-1').exists():\n"
@@ -180,7 +186,7 @@ def test_a_deleted_pod_is_called_that_and_its_successor_goes_on(bench: Bench, co
     )
     resumed = work(code, keeps=("scratch/step-*",))
     key = exchange.describe(bench.store, resumed)
-    removed = threading.Thread(target=_delete_when_kept, args=(bench, core, namespace, key))
+    removed = threading.Thread(target=_take_away_when_kept, args=(bench, core, namespace, key, how))
     removed.start()
     status = bench.run(resumed)
     removed.join()
@@ -188,10 +194,80 @@ def test_a_deleted_pod_is_called_that_and_its_successor_goes_on(bench: Bench, co
     assert bench.run(resumed).state == "succeeded"
 
 
-def _delete_when_kept(bench: Bench, core: Any, namespace: str, key: str) -> None:
+def _take_away_when_kept(bench: Bench, core: Any, namespace: str, key: str, how: str) -> None:
     wait_for(lambda: exchange.last_kept(bench.store, key))
     [pod] = pods_of(core, namespace)
-    core.delete_namespaced_pod(pod.metadata.name, namespace, grace_period_seconds=0)
+    name, node = pod.metadata.name, pod.spec.node_name
+    if how == "deleted":
+        core.delete_namespaced_pod(name, namespace, grace_period_seconds=0)
+        return
+    core.patch_node(
+        node, {"spec": {"unschedulable": True}}
+    )  # as `kubectl drain` does: no new pods, and those there are asked to leave
+    try:
+        core.create_namespaced_pod_eviction(name, namespace, _eviction(core, name, namespace))
+        wait_for(lambda: not pods_of(core, namespace))
+    finally:
+        core.patch_node(node, {"spec": {"unschedulable": None}})
+
+
+def _eviction(core: Any, name: str, namespace: str) -> dict[str, Any]:
+    from kubernetes.client import VersionApi
+
+    old = int("".join(filter(str.isdigit, VersionApi(core.api_client).get_code().minor))) < 22
+    meta = {"name": name, "namespace": namespace}
+    return {"apiVersion": "policy/v1beta1" if old else "policy/v1", "kind": "Eviction", "metadata": meta}
+
+
+@contextmanager
+def furnished(core: Any) -> Iterator[None]:
+    """The node with two GPUs (in name), a label, and a PriorityClass of 1,000 on the cluster."""
+    from kubernetes.client import SchedulingV1Api
+
+    [node] = core.list_node().items
+    gpus = {"status": {part: {"nvidia.com/gpu": "2"} for part in ("capacity", "allocatable")}}
+    classes = SchedulingV1Api(core.api_client)
+    classes.create_priority_class({"metadata": {"name": "autoglm-test"}, "value": 1000})
+    core.patch_node(node.metadata.name, {"metadata": {"labels": {"autoglm-test": "vision"}}})
+    core.patch_node_status(node.metadata.name, gpus)
+    try:
+        wait_for(lambda: core.read_node(node.metadata.name).status.allocatable.get("nvidia.com/gpu") == "2")
+        yield
+    finally:
+        gone = {"status": {part: {"nvidia.com/gpu": None} for part in ("capacity", "allocatable")}}
+        core.patch_node_status(node.metadata.name, gone)
+        core.patch_node(node.metadata.name, {"metadata": {"labels": {"autoglm-test": None}}})
+        classes.delete_priority_class("autoglm-test")
+
+
+def near(value: str) -> dict[str, Any]:
+    terms = [{"matchExpressions": [{"key": "autoglm-test", "operator": "In", "values": [value]}]}]
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
+
+
+def test_gpus_selector_affinity_and_priority_place_a_job(bench: Bench, core: Any, namespace: str) -> None:
+    fitting = {
+        "node_selector": {"autoglm-test": "vision"},
+        "affinity": near("vision"),
+        "priority_classes": {"normal": "autoglm-test"},
+    }
+
+    def placed(start: float, **more: Any) -> Bench:
+        where = KubernetesPlace(namespace=namespace, images=(IMAGE or BARE,), secret="team-keys", **{**fitting, **more})
+        job = bench.job.model_copy(update={"resources": Resources(gpus=2)})
+        return Bench(KubernetesLauncher(where, start), bench.store, bench.uri, "python", bench.folder, job)
+
+    with furnished(core):
+        for more in ({"node_selector": {"autoglm-test": "text"}}, {"affinity": near("text")}):
+            status = placed(4, **more).run(work("pass"))
+            assert (status.state, status.exit) == ("refused", 75) and status.reason.startswith("unschedulable:")
+        status = placed(4, priority_classes={"normal": "nobodys"}).run(work("pass"))
+        assert (status.state, status.exit) == ("refused", 3) and "nobodys" in status.reason
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(placed(60).run, work("print(7)"))
+            [pod] = wait_for(lambda: pods_of(core, namespace) or running.done())
+            assert pod.spec.priority == 1000 and pod.spec.containers[0].resources.limits["nvidia.com/gpu"] == "2"
+            assert running.result().exit == 0
 
 
 def test_two_launchers_at_once_make_one_result(bench: Bench) -> None:

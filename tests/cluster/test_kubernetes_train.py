@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from away_workspace import placed, prepared
-from cluster_parts import BARE, IMAGE, SECRETS, wait_for
+from cluster_parts import BARE, IMAGE, SECRETS, log_of, wait_for
 
 from autoglm_ops.contracts.record import Completion, digest_path
 from autoglm_ops.stages import runner, runs
@@ -72,14 +72,5 @@ def test_a_pod_deleted_half_way_is_continued_to_the_same_weights(
 def _delete_after_a_checkpoint(core: Any, namespace: str, quiet: Any) -> None:
     pod = wait_for(lambda: next(iter(core.list_namespaced_pod(namespace).items), None))
     name = pod.metadata.name
-    wait_for(lambda: "is kept for another attempt" in _log(core, name, namespace), seconds=240)
+    wait_for(lambda: "is kept for another attempt" in log_of(core, name, namespace), seconds=240)
     core.delete_namespaced_pod(name, namespace, grace_period_seconds=0)
-
-
-def _log(core: Any, name: str, namespace: str) -> str:
-    from kubernetes.client.exceptions import ApiException
-
-    try:
-        return str(core.read_namespaced_pod_log(name, namespace))
-    except ApiException:
-        return ""
