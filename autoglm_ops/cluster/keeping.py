@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -71,12 +75,28 @@ class Keeper:
             return
         newest = max(new, key=lambda path: path.name)
         try:
-            exchange.keep(self._store, self._key, newest.relative_to(self._root).as_posix(), newest)
-        except AutoGLMError as error:  # the work goes on, and the next look tries again (threats F15)
-            log.warning("%s could not be kept for another attempt: %s", newest.name, error)
+            with held(newest, self._root.parent) as folder:
+                exchange.keep(self._store, self._key, newest.relative_to(self._root).as_posix(), folder)
+        except (AutoGLMError, OSError) as error:  # the work goes on, and the next look tries again (threats F15)
+            if newest.is_dir():  # else it made room for a newer one before it was held
+                log.warning("%s could not be kept for another attempt: %s", newest.name, error)
             return
         self._known.update(new)
         log.info("%s is kept for another attempt", newest.name)
 
     def _found(self) -> list[Path]:
         return [path for pattern in self._patterns for path in self._root.glob(pattern) if path.is_dir()]
+
+
+@contextmanager
+def held(folder: Path, beside: Path) -> Iterator[Path]:
+    """The folder under another name, of the same bytes, until the block ends: whoever wrote it may remove it while it is sent."""
+    with tempfile.TemporaryDirectory(prefix=".kept-", dir=beside) as place:
+        yield shutil.copytree(folder, Path(place) / folder.name, copy_function=_linked)
+
+
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # no links on this disk
+        shutil.copy2(source, target)
