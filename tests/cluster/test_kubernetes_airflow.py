@@ -164,7 +164,7 @@ def test_what_cannot_run_is_said_once_and_soon(info: RunInfo, core: Any, namespa
     from autoglm_airflow.pods import TrainOnKubernetes
 
     more, code, reason = BAD[bad]
-    start = 60 if bad == "memory" else 4
+    start = 60 if bad == "memory" else 8
     changed(info, start_seconds=start, **more)
     asked = deferred(info, 1)
     begun = time.monotonic()
@@ -180,7 +180,7 @@ def test_a_worker_that_waits_itself_says_the_same(info: RunInfo) -> None:
     from autoglm_airflow.pods import TrainOnKubernetes
 
     more, code, reason = BAD["secret"]
-    changed(info, start_seconds=4, **more)
+    changed(info, start_seconds=8, **more)
     with pytest.raises(Exception, match=reason) as raised:
         TrainOnKubernetes(stage="train", deferrable=False, kubernetes_conn_id=None).execute(context(info, 1))
     refused(info, raised.value, code, reason)
