@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from autoglm_ops.cli.airflow import airflow_environment
 from autoglm_ops.cli.children import child, ended_by_sigterm
@@ -102,7 +103,7 @@ def _show(event: dict[str, Any], console: Console) -> None:
     reason = (
         f"  {first[:100]}" + (f" (+{len(more)} more)" if more else "") if event["state"] != "failed" else f"  {event['reason']}"
     )
-    console.print(f"  [{colour}]{how:8}[/] {event['task']:12} {event['seconds']:6.1f} s{reason}", soft_wrap=True)
+    console.print(f"  [{colour}]{how:8}[/] {event['task']:12} {event['seconds']:6.1f} s{escape(reason)}", soft_wrap=True)
 
 
 def _explain(info: RunInfo, log: Path, console: Console) -> int:
@@ -111,7 +112,9 @@ def _explain(info: RunInfo, log: Path, console: Console) -> int:
     paths = [path for name in graph.SPECS if (path := runner.completion_path(root, name)).exists()]
     failed = [record for path in paths if (record := Completion.read(path)).exit != 0]
     for record in failed:
-        console.print(f"[red]{record.stage} ended with exit {record.exit}[/]: {'; '.join(record.reasons)}", soft_wrap=True)
+        console.print(
+            f"[red]{record.stage} ended with exit {record.exit}[/]: {escape('; '.join(record.reasons))}", soft_wrap=True
+        )
         kept = root / "refused" / record.stage
         if kept.exists():
             console.print(f"what it saw: {kept}", soft_wrap=True)

@@ -13,6 +13,7 @@ import typer
 import yaml
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from autoglm_ops.cli.shared import AsJson, AsOfDay, Configs, Overrides, checkout, home, show_json
@@ -64,7 +65,7 @@ def show(run: Run, as_json: AsJson = False) -> None:
     table = Table("stage", "exit", "seconds", "how", "reasons", box=None)
     for item in done:
         how = "cached" if item.cached else f"attempt {item.attempt}"
-        table.add_row(item.stage, str(item.exit), f"{item.seconds:.1f}", how, "; ".join(item.reasons))
+        table.add_row(item.stage, str(item.exit), f"{item.seconds:.1f}", how, escape("; ".join(item.reasons)))
     Console().print(table)
     Console().print(f"workspace: {root}", soft_wrap=True)
 

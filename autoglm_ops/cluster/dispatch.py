@@ -27,11 +27,15 @@ def run_work(work: Work, job: JobSpec, launcher: Launcher, store: Store, python:
 
 
 def believed(store: Store, placed: JobSpec, status: JobStatus) -> JobStatus:
-    """How an attempt ended: what the store says, and what the launcher said only where the store says nothing."""
+    """How an attempt ended: what the store says, and what the launcher said only where the store says nothing.
+
+    Of several nodes one is lost first, and what the others then fail of is that they lost it: the launcher's word is the cause.
+    """
     if status.state == "cancelled":
         return status
     found = exchange.ended(store, placed.key or "", placed.attempt)
-    return _unsaid(status) if found is None else _status(found)
+    bereft = found is not None and found.state == "failed" and status.state == "lost" and placed.resources.nodes > 1
+    return _unsaid(status) if found is None or bereft else _status(found)
 
 
 def place(work: Work, job: JobSpec, launcher: Launcher, store: Store, python: str) -> JobSpec:

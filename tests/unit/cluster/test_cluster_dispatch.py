@@ -61,6 +61,13 @@ def test_a_failure_keeps_its_exit_code_whatever_the_pod_said(store: Store) -> No
     assert (status.state, status.exit) == ("failed", 3)
 
 
+def test_of_several_nodes_the_one_that_was_lost_is_the_cause_and_not_what_the_others_failed_of(store: Store) -> None:
+    lost = JobStatus(state="lost", exit=75, seconds=1, reason="deleted: somebody removed the pod")
+    pair = JOB.model_copy(update={"resources": JOB.resources.model_copy(update={"nodes": 2})})
+    assert run_work(WORK, pair, Scripted(lost, leaves=(store, "failed")), store, "python") == lost
+    assert run_work(WORK, JOB, Scripted(lost, leaves=(store, "failed")), store, "python").exit == 3
+
+
 def test_a_job_on_its_way_is_followed_and_not_claimed_again(store: Store) -> None:
     launcher = Scripted(JobStatus(state="lost", exit=75, seconds=1, reason="evicted"), sees="running")
     for _ in range(3):
