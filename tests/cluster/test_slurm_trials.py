@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import pytest
 from away_workspace import ROOT, placed
 from on_slurm import command, needs_slurm
 from train_workspace import workspace
+from two_nodes import cannot, two_nodes
 
 from autoglm_ops.stages import trials
 from autoglm_ops.stages.runner import run_stage
@@ -17,7 +20,18 @@ from autoglm_ops.stages.runner import run_stage
 pytestmark = needs_slurm
 
 
-def test_the_trials_of_a_round_run_beside_each_other(tmp_path: Path) -> None:
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two nodes: the given one may have a single processor, and then one job at a time."""
+    if why := cannot():
+        pytest.skip(why)
+    (tmp_path / "slurm").mkdir()
+    with two_nodes(tmp_path / "slurm") as conf:
+        monkeypatch.setenv("SLURM_CONF", str(conf))
+        yield
+
+
+def test_the_trials_of_a_round_run_beside_each_other(two: None, tmp_path: Path) -> None:
     root = workspace(tmp_path / "w", tune={"trials": 2, "steps": 12, "parallel": 2, "looks": 2})
     (root / "autoglm_ops").symlink_to(ROOT / "autoglm_ops")
     placed(root, backend="slurm", deadline_seconds=280, slurm={"logs": str(tmp_path / "logs")})
