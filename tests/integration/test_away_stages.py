@@ -66,7 +66,7 @@ def test_a_changed_input_is_refused_by_the_job(tmp_path: Path, monkeypatch: pyte
 
 def test_a_store_that_is_away_stands_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Raised before anything is sent, and yet the run says why its stage did not run, and that it may be tried again."""
-    monkeypatch.setattr(s3.S3Store.__init__, "__defaults__", (0.5,))  # the budget, of a minute
+    monkeypatch.setattr(s3.S3Store.__init__, "__defaults__", (0.5, s3.PART))  # the budget, of a minute
     for name, value in {"ENDPOINT_URL": "http://127.0.0.1:1", "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AUTOGLM__STORE__URI", "s3://models/p")
