@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from cluster_parts import replayed, wait_for
 from newcomer import Checkout, make_checkout
 from on_slurm import command, hurry, needs_slurm
@@ -16,7 +17,10 @@ from on_slurm import command, hurry, needs_slurm
 from autoglm_ops.contracts.record import Completion
 from autoglm_ops.contracts.training import TuningReport
 
-pytestmark = needs_slurm
+pytestmark = [
+    needs_slurm,
+    pytest.mark.slow,
+]  # three and a half minutes; its parts are in CI: a stage, a requeue, a round's trials
 PLACED = {
     "AUTOGLM__CLUSTER__BACKEND": "slurm",
     "AUTOGLM__TUNE__PARALLEL": "2",
