@@ -21,7 +21,7 @@ from autoglm_airflow.pods import TrainOnKubernetes
 from autoglm_ops.cluster.pod import pods
 from autoglm_ops.errors import AutoGLMError
 from autoglm_ops.settings import load_tree, resolve
-from autoglm_ops.stages import away, graph
+from autoglm_ops.stages import away
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "localhost/trainer:1"
@@ -40,7 +40,7 @@ def sent(asked: Any, run: str) -> dict[str, Any]:
     overrides = [word.removeprefix("--set=") for word in asked.arguments() if word.startswith("--set=")]
     settings = resolve(*load_tree(ROOT / "params.yaml", overrides=overrides, environ=PLACED))
     settings = settings.model_copy(update={"cluster": settings.cluster.of_team(settings.cluster.team)})
-    job = away.job_of(graph.find("train"), settings, "s3://bucket/prefix").model_copy(
+    job = away.job_of("train", settings, "s3://bucket/prefix").model_copy(
         update={"key": "cd" * 32, "attempt": 1, "command": ("python", "-m", "autoglm_ops.cluster.remote", "cd" * 32)}
     )
     [pod] = pods(job, settings.cluster.kubernetes)
