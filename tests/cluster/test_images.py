@@ -84,10 +84,9 @@ def test_it_holds_what_it_is_for_and_no_more(image: tuple[str, str]) -> None:
     print(f"{kind}: {int(docker('image', 'inspect', '-f', '{{.Size}}', tag)) / 2**30:.2f} GiB")
 
 
+@pytest.mark.parametrize("image", ["trainer"], indirect=True)  # the one that every node pulls
 def test_the_trainer_stays_small(image: tuple[str, str]) -> None:
     """What it holds over its base: 1.3 GB with the CPU build of torch (the CUDA build brings gigabytes of its own)."""
-    if image[0] != "trainer":
-        pytest.skip("only the trainer is pulled by every node")
     code = (
         "import os, torch\n"
         "paths = [os.path.join(at, name) for root in ('/opt/venv', '/opt/autoglm') for at, _, names in os.walk(root) for name in names]\n"

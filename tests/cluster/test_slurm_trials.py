@@ -17,14 +17,12 @@ from two_nodes import cannot, two_nodes
 from autoglm_ops.stages import trials
 from autoglm_ops.stages.runner import run_stage
 
-pytestmark = needs_slurm
+pytestmark = [needs_slurm, pytest.mark.skipif(bool(cannot()), reason=str(cannot()))]
 
 
 @pytest.fixture
 def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two nodes: the given one may have a single processor, and then one job at a time."""
-    if why := cannot():
-        pytest.skip(why)
     (tmp_path / "slurm").mkdir()
     with two_nodes(tmp_path / "slurm") as conf:
         monkeypatch.setenv("SLURM_CONF", str(conf))
