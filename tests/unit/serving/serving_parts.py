@@ -109,7 +109,8 @@ def serving(tmp_path: Path, shelf: Shelf, **changes: object) -> Iterator[tuple[h
     with (
         made(tmp_path, shelf, **changes) as parts,
         running(parts) as url,
-        httpx.Client(base_url=url, headers=ALLOWED, timeout=30) as http,
+        # httpcore closes a connection above 20 idle ones that another thread has just been given (EBADF): here none is closed.
+        httpx.Client(base_url=url, headers=ALLOWED, timeout=30, limits=httpx.Limits(max_keepalive_connections=None)) as http,
     ):
         yield http, parts
 
