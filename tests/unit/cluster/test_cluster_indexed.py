@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from kubernetes import client
+from api_schema import read
 from pod_standard import restricted
 
 from autoglm_ops.cluster.indexed import manifests
@@ -34,18 +34,6 @@ def job(**more: Any) -> JobSpec:
     return JobSpec.model_validate(
         {"command": command, "resources": Resources(nodes=3, gpus=4), "deadline_seconds": 60, **given, **more}
     )
-
-
-def read(manifest: dict[str, Any], kind: str) -> Any:
-    """The manifest as the API's own model reads it; what the model does not know, or not in that shape, is lost and so would differ."""
-
-    class Answer:
-        data = json.dumps(manifest)
-
-    api = client.ApiClient()
-    found = api.deserialize(Answer(), kind)
-    assert api.sanitize_for_serialization(found) == manifest
-    return found
 
 
 def test_an_indexed_job_is_one_attempt_of_all_nodes() -> None:
