@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from autoglm_ops.cluster.dispatch import run_work
 from autoglm_ops.contracts.cluster import JobStatus
-from autoglm_ops.errors import Refused, Tampered, TryAgain
+from autoglm_ops.errors import AutoGLMError, Tampered, TryAgain
 from autoglm_ops.settings import Settings, load
 from autoglm_ops.stages import away, launchers, runner, runs, tune
 from autoglm_ops.stages.base import Context
@@ -57,26 +58,43 @@ def train(root: Path, look: Look) -> Told:
 
 
 def launch(root: Path, look: Look) -> Told:
-    """Take a look where `cluster` says. Raises TryAgain when whoever took it died: somebody else may live."""
-    settings = load(root / "params.yaml")
-    context = runner.context_of(STAGE, root)
+    """Take a look where `cluster` says. Raises TryAgain when whoever took it died: somebody else may live.
+
+    Raises StageFailedError when it cannot be taken (a quota, an image, a wrong setting). `completed/tune.json` says so then: the round is
+    over, and no stage comes after it that could.
+    """
+    context, started = runner.context_of(STAGE, root), time.time()
     desk = Desk(context.scratch / "looks")
     if (told := desk.told(look)) is not None:
         return told
-    command = ("trial", "run", f"--look={look.model_dump_json()}")
-    if away.is_away(STAGE, settings):
-        with desk.working(look, here=False):
-            status = _away(context, look, command, settings)
-        if status.state in DEATHS:
-            desk.began(look)
-    else:
-        status = runs.here(root, "trial", command, settings)
+    desk.again(look)
+    try:
+        status = _job(context, desk, look)
+    except TryAgain:
+        raise
+    except AutoGLMError as error:  # it was refused before there was a job
+        status = JobStatus(state="refused", exit=error.exit_code, seconds=0, reason=str(error))
     told = desk.told(look)
     if told is not None:
         return told
-    if status.state not in DEATHS and status.exit in (1, 2, 3):
-        raise Refused(f"trial {look.number} was not trained: {status.reason or status.state}; its log says why")
-    raise TryAgain(f"trial {look.number} has no score: {status.reason or status.state}; it is tried again")
+    if status.state in DEATHS or status.exit not in (1, 2, 3):
+        raise TryAgain(f"trial {look.number} has no score: {status.reason or status.state}; it is tried again")
+    why = f"trial {look.number} was not trained: {status.reason or status.state}"
+    with desk.refusing(look, why) as reasons:
+        away.unfinished(root, STAGE, status.exit, reasons, started=started, attempt=max(1, runner.attempts(root, STAGE)))
+    raise runs.StageFailedError(why, status.exit)
+
+
+def _job(context: Context, desk: Desk, look: Look) -> JobStatus:
+    command, root = ("trial", "run", f"--look={look.model_dump_json()}"), context.root
+    settings = load(root / "params.yaml")
+    if not away.is_away(STAGE, settings):
+        return runs.here(root, "trial", command, settings)
+    with desk.working(look, here=False):
+        status = _away(context, look, command, settings)
+    if status.state in DEATHS:
+        desk.began(look)
+    return status
 
 
 def over(root: Path) -> bool:

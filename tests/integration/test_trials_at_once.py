@@ -8,15 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from train_workspace import workspace
 
-from autoglm_ops.contracts.record import digest_tree
+from autoglm_ops.contracts.record import Completion, digest_tree
 from autoglm_ops.contracts.training import TuningReport
 from autoglm_ops.errors import UsageError
-from autoglm_ops.stages import runner, trials
+from autoglm_ops.stages import runner, runs, trials
 from autoglm_ops.stages.desk import Desk
 from autoglm_ops.stages.runner import run_stage
 from autoglm_ops.tuning.rounds import Look
@@ -81,6 +82,30 @@ def test_through_the_store_as_on_a_cluster_a_look_is_the_same(tmp_path: Path) ->
     scratch = runner.context_of("tune", away).scratch
     assert list((scratch / "trials" / "trial-1").rglob("*.safetensors"))  # what the next round continues from came back
     assert trials.launch(away, first[1]) == there
+
+
+def test_a_refused_trial_of_a_round_stands_in_the_studys_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by its number and its reason, for no stage comes after it that could say so; and no longer than it is refused."""
+    root = prepared(tmp_path / "w")
+    (root / "autoglm_ops").symlink_to(ROOT / "autoglm_ops")
+    params = root / "params.yaml"
+    params.write_text(params.read_text() + "cluster: {rehearse: true, secrets: [TEAM_KEY]}\n")
+    first = trials.ask(root)
+
+    def refused(look: Look) -> Completion:
+        with pytest.raises(runs.StageFailedError, match=f"trial {look.number} was not trained: .*TEAM_KEY"):
+            trials.launch(root, look)
+        return Completion.read(runner.completion_path(root, "tune"))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(refused, first))
+    record = refused(first[0])
+    assert (record.stage, record.exit, record.attempt) == ("tune", 2, 1)
+    assert [reason.split(":")[0] for reason in record.reasons] == [f"trial {number} was not trained" for number in (0, 1)]
+    monkeypatch.setenv("TEAM_KEY", "k")
+    assert trials.launch(root, first[0]).score is not None
+    monkeypatch.delenv("TEAM_KEY")
+    assert [reason.split(":")[0] for reason in refused(first[1]).reasons] == ["trial 1 was not trained"]
 
 
 def test_what_nobody_survives_is_given_up_and_the_study_goes_on(tmp_path: Path) -> None:
