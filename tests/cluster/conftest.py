@@ -20,6 +20,7 @@ from autoglm_ops.cluster import indexed, kubernetes
 
 sys.path[:0] = [str(ROOT / "tests" / name) for name in ("contracts", "integration", "cluster/mounting")]
 import mounting  # noqa: E402
+from opened_run import airflow, database, info, ready  # noqa: E402, F401
 
 
 @pytest.fixture(scope="session")
