@@ -261,10 +261,15 @@ def _cached(root: Path, name: str) -> bool:
 
 
 def launch(root: Path, name: str) -> Completion:
-    """Run a stage of the workspace in a process of its own, or where `cluster` says. Raises StageFailedError with its exit code."""
+    """Run a stage of the workspace in a process of its own, or where `cluster` says. Raises StageFailedError with its exit code.
+
+    A study that goes by rounds stays: it is its trials that leave.
+    """
+    from autoglm_ops.stages import trials
+
     settings = load(root / "params.yaml")
     with _without_overrides():
-        gone = away.is_away(name, settings) and not _only_a_report(root, name)
+        gone = away.is_away(name, settings) and not (name == trials.STAGE and settings.tune.parallel > 1)
         status = away.launch(root, name, settings) if gone else here(root, name, ("stage", name), settings)
     return _believed(root, name, status)
 

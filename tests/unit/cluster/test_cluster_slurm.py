@@ -47,10 +47,9 @@ def test_a_job_becomes_these_words() -> None:
         secrets=("TOKEN",),
     )
     assert slurm_batch.words(spec, place, SCRIPT) == [
-        "sbatch", "--parsable", "--requeue", "--job-name=autoglm-train-aaaaaaaaaaaaaaaa-3", f"--comment=autoglm/{'a' * 64}/3/vision", "--nodes=2",
-        "--ntasks=2", "--ntasks-per-node=1", "--gpus-per-node=4", "--cpus-per-task=8", "--mem=30720M", "--time=4", "--signal=TERM@60",
-        "--nice=1000", "--partition=gpu", "--account=vision", "--qos=long", "--chdir=/w",
-        "--output=/shared/logs/autoglm-train-aaaaaaaaaaaaaaaa-3.log", "--open-mode=append",
+        "sbatch", "--parsable", "--requeue", "--job-name=autoglm-train-aaaaaaaaaaaaaaaa-3", f"--comment=autoglm/{'a' * 64}/3/vision",
+        "--output=/shared/logs/autoglm-train-aaaaaaaaaaaaaaaa-3.log", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--gpus-per-node=4", "--cpus-per-task=8", "--mem=30720M", "--time=4", "--signal=TERM@60",
+        "--nice=1000", "--partition=gpu", "--account=vision", "--qos=long", "--chdir=/w", "--open-mode=append",
         "--export=AUTOGLM_JOB_ATTEMPT,AUTOGLM_JOB_STORE,HOME,LANG,LC_ALL,PATH,PYTHONPATH,TMPDIR,TOKEN,TZ,USER",
         "/tmp/job.sh", "python", "-m", "x",
     ]  # fmt: skip
