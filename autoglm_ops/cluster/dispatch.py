@@ -57,10 +57,8 @@ def place(work: Work, job: JobSpec, launcher: Launcher, store: Store, python: st
 
     Raises UsageError when it is to wait for others and this launcher's jobs cannot.
     """
-    if job.after and not launcher.waits:
-        raise UsageError(
-            f"job {job.name} is to wait for others, which only Slurm's jobs can; set cluster.backend to slurm, or leave --after out"
-        )
+    if job.after:
+        check_waits(job.name, launcher)
     key = exchange.describe(store, work)
     command = (python, "-m", "autoglm_ops.cluster.remote", key)
     placed = job.model_copy(
@@ -74,6 +72,14 @@ def place(work: Work, job: JobSpec, launcher: Launcher, store: Store, python: st
     if exchange.finished(store, key) is not None:
         return present
     return placed.model_copy(update={"attempt": exchange.claim(store, key)})
+
+
+def check_waits(name: str, launcher: Launcher) -> None:
+    """Raises UsageError where no job can wait for another one."""
+    if not launcher.waits:
+        raise UsageError(
+            f"job {name} is to wait for others, which only Slurm's jobs can; set cluster.backend to slurm, or leave --after out"
+        )
 
 
 def _status(result: WorkResult) -> JobStatus:

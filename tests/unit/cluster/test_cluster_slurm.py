@@ -55,6 +55,12 @@ def test_a_job_becomes_these_words() -> None:
     ]  # fmt: skip
 
 
+def test_a_job_that_waits_for_others_says_for_which() -> None:
+    words = slurm_batch.words(job(), PLACE, SCRIPT, ("7", "9_3"))
+    assert "--dependency=afterok:7:9_3" in words and "--kill-on-invalid-dep=yes" in words
+    assert not [word for word in slurm_batch.words(job(), PLACE, SCRIPT) if "dep" in word]
+
+
 def test_a_comment_tells_our_jobs_from_others() -> None:
     assert slurm_batch.marked(slurm_batch.mark(job(key="a" * 64, attempt=3))) == ("a" * 64, 3)
     for other in ("", "(null)", "team=x", slurm_batch.mark(job()), "autoglm/../3/x", f"autoglm/{'A' * 64}/1/x"):
