@@ -232,13 +232,19 @@ def take(root: Path, name: str, said: JobStatus) -> Completion:
     return _believed(root, name, status)
 
 
-def ask(run: str, home: Path) -> tuple[Look, ...]:
-    """The trials that the run's study wants trained now, all at once; none when it is over, or its report is in DVC's cache."""
-    from autoglm_ops.stages import trials
+def ask(run: str, home: Path, *, alone: bool = False) -> tuple[Look, ...]:
+    """The trials that the run's study wants trained now, all at once; none when it is over, or its report is in DVC's cache.
+
+    alone: who asks could only train one after the other; none then on Slurm either, where the stage itself sends a round as one array.
+    """
+    from autoglm_ops.stages import trials, trials_away
 
     root = workspace(run, home)
+    settings = load(root / "params.yaml")
     runner.check_inputs(graph.find(trials.STAGE), root)
-    if load(root / "params.yaml").tune.parallel == 1 or _cached(root, trials.STAGE):
+    if alone and settings.cluster.backend == "slurm" and trials_away.leave(settings):
+        return ()
+    if settings.tune.parallel == 1 or _cached(root, trials.STAGE):
         return ()
     with _without_overrides():
         return trials.ask(root)
@@ -269,7 +275,8 @@ def launch(root: Path, name: str) -> Completion:
 
     settings = load(root / "params.yaml")
     with _without_overrides():
-        gone = away.is_away(name, settings) and not (name == trials.STAGE and settings.tune.parallel > 1)
+        rounds = name == trials.STAGE and settings.tune.parallel > 1
+        gone = away.is_away(name, settings) and not rounds
         status = away.launch(root, name, settings) if gone else here(root, name, ("stage", name), settings)
     return _believed(root, name, status)
 
@@ -290,15 +297,20 @@ def _believed(root: Path, name: str, status: JobStatus) -> Completion:
 
 
 def here(root: Path, name: str, command: tuple[str, ...], settings: Settings) -> JobStatus:
-    """`autoglm COMMAND` with the workspace's own code, as a process of this machine called `name`."""
-    from autoglm_ops.cluster.local import LocalLauncher
+    """`autoglm COMMAND` with the workspace's own code, as a process of this machine called `name`.
 
+    One that waits for jobs has no deadline: they have theirs, and may wait long for their places.
+    """
+    from autoglm_ops.cluster.local import LocalLauncher
+    from autoglm_ops.stages import trials_away
+
+    waits = command == ("stage", trials_away.STAGE) and trials_away.leave(settings)
     job = JobSpec(
         name=name,
         command=(sys.executable, "-m", "autoglm_ops", *command),
         workdir=str(root),
         environment={"AUTOGLM_CHECKOUT": str(root), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", **_kernels(root)},
-        deadline_seconds=settings.cluster.deadline_seconds,
+        deadline_seconds=None if waits else settings.cluster.deadline_seconds,
         resources=_limits(settings.cluster),
     )
     return LocalLauncher().run(job)
