@@ -267,15 +267,10 @@ def _cached(root: Path, name: str) -> bool:
 
 
 def launch(root: Path, name: str) -> Completion:
-    """Run a stage of the workspace in a process of its own, or where `cluster` says. Raises StageFailedError with its exit code.
-
-    A study that goes by rounds stays: it is its trials that leave.
-    """
-    from autoglm_ops.stages import trials
-
+    """Run a stage of the workspace in a process of its own, or where `cluster` says. Raises StageFailedError with its exit code."""
     settings = load(root / "params.yaml")
     with _without_overrides():
-        rounds = name == trials.STAGE and settings.tune.parallel > 1
+        rounds = name == "tune" and settings.tune.parallel > 1  # the study stays: it is its trials that leave
         gone = away.is_away(name, settings) and not rounds
         status = away.launch(root, name, settings) if gone else here(root, name, ("stage", name), settings)
     return _believed(root, name, status)
