@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autoglm_ops.contracts.cluster import JobStatus
 from autoglm_ops.settings import load
-from autoglm_ops.stages import away, runner, runs, trials_away, tune
+from autoglm_ops.stages import away, locally, runner, trials_away, tune
 from autoglm_ops.stages.base import Context
 from autoglm_ops.stages.desk import Attended, Desk, Told, answer, settled
 from autoglm_ops.tuning.rounds import Look
@@ -61,7 +61,7 @@ def launch(root: Path, look: Look) -> Told:
     if away.is_away(STAGE, settings):
         [status] = trials_away.send(context, desk, (look,))
     else:
-        status = runs.here(root, "trial", ("trial", "run", f"--look={look.model_dump_json()}"), settings)
+        status = locally.run(root, "trial", ("trial", "run", f"--look={look.model_dump_json()}"), settings)
     told = desk.told(look)
     if told is not None:
         return told
