@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -120,15 +120,13 @@ def array_size(config: str) -> int:
     return min(found, default=0)
 
 
-def element(seats: Iterable[Seat], index: int) -> Seat | None:
+def element(seats: Sequence[Seat], index: int) -> Seat | None:
     """Element `index` of an array, of whose elements those that wait share a line; a job alone is its own. None when it is known no more."""
-    together = None
-    for seat in seats:
-        if not seat.array or seat.task == str(index):
-            return seat
-        if covers(seat.task, index):
-            together = seat
-    return None if together is None else together._replace(task=str(index))
+    if len(seats) == 1 and not seats[0].array:
+        return seats[0]
+    own = next((seat for seat in seats if seat.task == str(index)), None)
+    together = next((seat for seat in seats if covers(seat.task, index)), None)
+    return own or (together and together._replace(task=str(index)))
 
 
 def covers(tasks: str, index: int) -> bool:

@@ -55,7 +55,12 @@ class Watch:
         """Take in what Slurm says now of the job and of the others of its array."""
         seat = element(seats, self.seat.place[1])
         if seat is None:
-            self.ended = unknown(self.job, seconds)
+            waited = (
+                self.seat.array and self.seat.seen == "pending" and seats
+            )  # of an element that never began Slurm keeps nothing
+            self.ended = (
+                status(self.seat._replace(state="CANCELLED", why="None"), seconds) if waited else unknown(self.job, seconds)
+            )
             return
         self._tell(seat)
         self.seat = seat

@@ -130,6 +130,9 @@ def test_an_element_has_a_line_of_its_own_or_shares_that_of_those_who_wait() -> 
     waiting = element(seats, 5)
     assert (waiting.ident, waiting.seen, waiting.place) == ("70_5", "pending", (70, 5))
     assert element(seats, 2) is None, "Slurm knows it no more"
+    assert element([seat("", "CANCELLED", number=70), *seats[1:]], 0).ident == "70_0", (
+        "what is left of those that were cancelled first"
+    )
     ended = status(element(seats, 1), 1.0)
     assert (ended.state, ended.exit) == ("failed", 3) and "job 70_1" in ended.reason
 
@@ -154,6 +157,15 @@ def test_waiting_for_jobs_of_ours_is_no_time_of_a_job() -> None:
     assert not overdue(400, why="Dependency") and not overdue(600, why="JobArrayTaskLimit")
     watch.hear([seat("1", start="2026-11-26T18:16:40")], 0, now + 1000)
     assert watch.overdue(Flag(), 0, now + 1099) is None and watch.overdue(Flag(), 0, now + 1101) is not None
+
+
+def test_an_element_that_is_known_no_more_was_cancelled_if_it_never_began_and_is_lost_if_it_had() -> None:
+    """What Slurm 22.05 does with an element that is cancelled while it waits: it drops out of the list."""
+    waiting, running = seat("1-3", "PENDING", "JobArrayTaskLimit", number=70), seat("0")
+    for before, others, state in ((waiting, [running], "cancelled"), (running, [waiting], "lost"), (waiting, [], "lost")):
+        watch = Watch(job(), element([before], 1 if before is waiting else 0), PLACE, print)
+        watch.hear([other._replace(task="2") for other in others], 1.0, waiting.submitted)
+        assert watch.ended is not None and watch.ended.state == state
 
 
 @given(st.text(max_size=200))
