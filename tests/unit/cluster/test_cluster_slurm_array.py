@@ -95,6 +95,9 @@ def test_jobs_are_cut_into_arrays_that_slurm_takes(count: int, most: int, attemp
 def test_a_round_of_sixteen_is_one_array_and_what_differs_is_another() -> None:
     jobs = [job(at, team="a-team-of-some-name") for at in range(16)]
     assert slurm_array.groups(jobs, 1001) == [tuple(jobs)]
+    assert [len(group) for group in slurm_array.groups([job(at) for at in range(50)], 1001)] == [21, 21, 8], (
+        "as the README says"
+    )
     assert slurm_array.groups(jobs, 0) == [(one,) for one in jobs], "a cluster without arrays"
     odd = [job(0), job(1), job(2, image="x"), job(3, key=None), job(4, key=None)]
     assert [len(group) for group in slurm_array.groups(odd, 1001)] == [2, 1, 1, 1]
