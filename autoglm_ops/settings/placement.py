@@ -41,7 +41,8 @@ class Cluster(Section):
     team: Name = "default"
     priority: Literal["low", "normal", "high"] = "normal"
     slots: int | None = Field(default=None, ge=1)
-    """Mapped tasks (trials, shards of data) that the team may have at once, over all DAG runs: an Airflow pool, autoglm-TEAM; null is no bound."""
+    """Mapped tasks (trials, shards of data) that the team may have at once, over all DAG runs: an Airflow pool, autoglm-TEAM; null is no bound.
+    And the trials of a round that a stage outside Airflow sends away, of which so many run at once."""
     image: str | None = None
     """What jobs run in: the trainer image (docker/trainer.Dockerfile), by digest or tag."""
     resources: Resources = Resources()

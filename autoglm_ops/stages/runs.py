@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,19 +13,17 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Resources
+from autoglm_ops.contracts.cluster import JobStatus
 from autoglm_ops.contracts.feedback import PatchSet
 from autoglm_ops.contracts.inputs import RunInfo
 from autoglm_ops.contracts.record import Completion, Record, digest_of
 from autoglm_ops.errors import AutoGLMError, UsageError
-from autoglm_ops.settings import PLACEMENT, Settings, load, load_tree, resolve
+from autoglm_ops.settings import PLACEMENT, load, load_tree, resolve
 from autoglm_ops.settings.layers import PREFIX
-from autoglm_ops.settings.placement import Cluster
 from autoglm_ops.settings.writer import write_resolved
-from autoglm_ops.stages import away, graph, loop, runner, snapshot
+from autoglm_ops.stages import away, graph, locally, loop, runner, snapshot, trials_away
 from autoglm_ops.stages.desk import Told
 from autoglm_ops.stages.workplace import Workplace
-from autoglm_ops.stages.workplace import home as home_of
 from autoglm_ops.tuning.rounds import Look
 from autoglm_ops.versioning import git
 
@@ -232,13 +229,19 @@ def take(root: Path, name: str, said: JobStatus) -> Completion:
     return _believed(root, name, status)
 
 
-def ask(run: str, home: Path) -> tuple[Look, ...]:
-    """The trials that the run's study wants trained now, all at once; none when it is over, or its report is in DVC's cache."""
+def ask(run: str, home: Path, *, alone: bool = False) -> tuple[Look, ...]:
+    """The trials that the run's study wants trained now, all at once; none when it is over, or its report is in DVC's cache.
+
+    alone: who asks could only train one after the other; none then on Slurm either, where the stage itself sends a round as one array.
+    """
     from autoglm_ops.stages import trials
 
     root = workspace(run, home)
+    settings = load(root / "params.yaml")
     runner.check_inputs(graph.find(trials.STAGE), root)
-    if load(root / "params.yaml").tune.parallel == 1 or _cached(root, trials.STAGE):
+    if alone and settings.cluster.backend == "slurm" and trials_away.leave(settings):
+        return ()
+    if settings.tune.parallel == 1 or _cached(root, trials.STAGE):
         return ()
     with _without_overrides():
         return trials.ask(root)
@@ -264,8 +267,9 @@ def launch(root: Path, name: str) -> Completion:
     """Run a stage of the workspace in a process of its own, or where `cluster` says. Raises StageFailedError with its exit code."""
     settings = load(root / "params.yaml")
     with _without_overrides():
-        gone = away.is_away(name, settings) and not _only_a_report(root, name)
-        status = away.launch(root, name, settings) if gone else here(root, name, ("stage", name), settings)
+        rounds = name == "tune" and settings.tune.parallel > 1  # the study stays: it is its trials that leave
+        gone = away.is_away(name, settings) and not rounds
+        status = away.launch(root, name, settings) if gone else locally.run(root, name, ("stage", name), settings)
     return _believed(root, name, status)
 
 
@@ -282,34 +286,6 @@ def _believed(root: Path, name: str, status: JobStatus) -> Completion:
         said = "; ".join(Completion.read(path).reasons) if path.exists() else status.reason
         raise StageFailedError(f"stage {name}: {said or status.state}", status.exit or 1)
     return runner.require(name, root)
-
-
-def here(root: Path, name: str, command: tuple[str, ...], settings: Settings) -> JobStatus:
-    """`autoglm COMMAND` with the workspace's own code, as a process of this machine called `name`."""
-    from autoglm_ops.cluster.local import LocalLauncher
-
-    job = JobSpec(
-        name=name,
-        command=(sys.executable, "-m", "autoglm_ops", *command),
-        workdir=str(root),
-        environment={"AUTOGLM_CHECKOUT": str(root), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", **_kernels(root)},
-        deadline_seconds=settings.cluster.deadline_seconds,
-        resources=_limits(settings.cluster),
-    )
-    return LocalLauncher().run(job)
-
-
-def _kernels(root: Path) -> dict[str, str]:
-    """Where a stage keeps its compiled loops: not in the workspace, where no other run would find them."""
-    place = home_of(root) / "cache" / "numba"
-    return {"NUMBA_CACHE_DIR": str(place), "NUMBA_CACHE_LOCATOR_CLASSES": "autoglm_ops.data.kernels.BySource"}
-
-
-def _limits(cluster: Cluster) -> Resources:
-    """With a cluster, `cluster.resources` is what its nodes give; without one, what a stage may use here."""
-    if cluster.backend != "local":
-        return Resources()
-    return cluster.resources.model_copy(update={"nodes": 1})
 
 
 @contextmanager
