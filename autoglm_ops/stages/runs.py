@@ -23,7 +23,7 @@ from autoglm_ops.settings import PLACEMENT, Settings, load, load_tree, resolve
 from autoglm_ops.settings.layers import PREFIX
 from autoglm_ops.settings.placement import Cluster
 from autoglm_ops.settings.writer import write_resolved
-from autoglm_ops.stages import away, graph, loop, runner, snapshot
+from autoglm_ops.stages import asked, away, graph, loop, runner, snapshot
 from autoglm_ops.stages.desk import Told
 from autoglm_ops.stages.workplace import Workplace
 from autoglm_ops.stages.workplace import home as home_of
@@ -82,7 +82,7 @@ def open_run(request: Request, origin: Path, home: Path) -> RunInfo:
 
 def _decide(request: Request, origin: Path, home: Path) -> RunInfo:
     tree, sources = load_tree(origin / "params.yaml", overrides=request.overrides, configs=request.configs)
-    settings = resolve(tree, sources)
+    settings = asked.settled(tree, sources)
     world = snapshot.take(settings, origin, home, request.as_of, datetime.now(UTC).date())
     if not request.patched:
         world = replace(world, patches=PatchSet())
