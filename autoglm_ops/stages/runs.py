@@ -109,7 +109,7 @@ def _decide(request: Request, origin: Path, home: Path) -> RunInfo:
             }
         )
 
-    unfinished = next((info for info in listed(home) if _continues(info, request.dag, content)), None)
+    unfinished = next((info for info in listed(home) if _continues(info, request.dag, content, settings)), None)
     if unfinished is not None:
         return answer("run", f"continues the unfinished run {unfinished.run}", unfinished.run)
     if request.dag == "daily_retrain" and world.champion.content_key == content and world.champion.model:
@@ -384,6 +384,8 @@ def prune(home: Path, keep: int, *, dry: bool = False) -> list[str]:
     return doomed
 
 
-def _continues(info: RunInfo, dag: str, content: str) -> bool:
+def _continues(info: RunInfo, dag: str, content: str, settings: Settings) -> bool:
+    """A run that may promote does not join one that may not (a backfill), or the champion would never move."""
     root = Path(info.workspace)
-    return info.dag == dag and info.content_key == content and (root / ".workspace.json").exists() and closed(root) is None
+    same = info.dag == dag and info.content_key == content and (root / ".workspace.json").exists() and closed(root) is None
+    return same and (not settings.release.promote or load(root / "params.yaml", environ={}).release.promote)
