@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 DAG = "daily_retrain"
-SLOTS, TRIALS = 2, 5
+SLOTS, TRIALS, SHARDS = 2, 5, 3
 DONE = ("success", "failed")
 MAPPED = """
 SELECT dag_id, task_id, map_index, start_date, COALESCE(end_date, now()) FROM task_instance WHERE map_index >= 0 AND start_date IS NOT NULL
@@ -58,26 +58,17 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
 def test_a_teams_slots_cap_trials_and_shards_over_all_runs_and_the_study_is_that_of_the_stage_alone(
     airflow: Airflow, tmp_path: Path
 ) -> None:
-    raw = airflow.checkout.root / "raw"
-    raw.mkdir()
-    lines = [
-        json.dumps({"text": f"text {number} of ship {number * 7} in harbour {number * 13}, and what the day brought"})
-        for number in range(9_000)
-    ]
-    for part in range(3):
-        (raw / f"{part}.jsonl").write_text("\n".join(lines[part * 3_000 : (part + 1) * 3_000]) + "\n")
-    trained = airflow.api.trigger("train_on_demand", {"tune": True})
-    until(lambda: airflow.tasks("train_on_demand", trained).get("ask_1") == "running", seconds=600)
-    built = airflow.api.trigger("dataset_build", {"location": str(raw)})
+    built, trained = started(airflow)
     until(lambda: airflow.tasks("train_on_demand", trained).get("tune") in DONE, seconds=900)
     assert airflow.tasks("train_on_demand", trained)["tune"] == "success", airflow.said()
     airflow.patch("train_on_demand", trained, "failed")  # nobody waits for its training
-    until(lambda: airflow.api.state("dataset_build", built) in DONE, seconds=600)
-    assert airflow.api.state("dataset_build", built) == "success", airflow.said()
+    until(lambda: airflow.tasks("dataset_build", built).get("ranges") in DONE, seconds=600)
+    assert airflow.tasks("dataset_build", built)["ranges"] == "success", airflow.said()
+    airflow.patch("dataset_build", built, "failed")  # what comes after its shards were read is another test's
 
     rows = airflow.rows(MAPPED)
     names = {(task, index) for _, task, index, _, _ in rows}
-    assert {("trials_1", index) for index in range(TRIALS)} <= names and ("read", 0) in names
+    assert {("trials_1", index) for index in range(TRIALS)} <= names and {("read", index) for index in range(SHARDS)} <= names
     assert most_at_once([(start, end) for *_, start, end in rows]) == SLOTS
 
     [run] = [path.parents[1] for path in (airflow.checkout.home / "runs").glob("[!.]*/inputs/run.json")]
@@ -89,6 +80,21 @@ def test_a_teams_slots_cap_trials_and_shards_over_all_runs_and_the_study_is_that
     place.model_copy(update={"home": str(tmp_path / "home")}).write(alone / ".workspace.json")
     run_stage("tune", alone)
     assert digest_tree(alone / "out" / "tune") == digest_tree(run / "out" / "tune")
+
+
+def started(airflow: Airflow) -> tuple[str, str]:
+    """A build of so many shards and a study whose trials come when the build's shards do; their runs."""
+    raw = airflow.checkout.root / "raw"
+    raw.mkdir()
+    for part in range(SHARDS):
+        texts = (
+            f"text {number} of part {part} tells of ship {number * 7} and harbour {number * 13}. " * 4
+            for number in range(3_500)
+        )
+        (raw / f"{part}.jsonl").write_text("".join(json.dumps({"body": text}) + "\n" for text in texts))
+    trained = airflow.api.trigger("train_on_demand", {"tune": True})
+    until(lambda: airflow.tasks("train_on_demand", trained).get("ask_1") == "running", seconds=600)
+    return airflow.api.trigger("dataset_build", {"location": str(raw)}), trained
 
 
 def most_at_once(spans: list[tuple[datetime, datetime]]) -> int:
@@ -107,7 +113,7 @@ def test_a_day_that_is_cleared_and_backfilled_and_retried_at_once_is_one_result(
     assert code == 200, answer
     until(lambda: runs_of(airflow), seconds=60)
     [(daily, day)] = runs_of(airflow)
-    until(lambda: airflow.tasks(DAG, daily).get("prepare") in ("running", "success"), seconds=600)
+    until(lambda: airflow.tasks(DAG, daily).get("train") == "running", seconds=600)
     with ThreadPoolExecutor(4) as hands:
         asked = [hands.submit(act, airflow, daily, day) for act in (clear, backfill, kill, trigger)]
     assert [hand.result() for hand in asked] == [None] * 4
