@@ -59,10 +59,10 @@ def test_a_teams_slots_cap_trials_and_shards_over_all_runs_and_the_study_is_that
     airflow: Airflow, tmp_path: Path
 ) -> None:
     built, trained = started(airflow)
-    until(lambda: airflow.tasks("train_on_demand", trained).get("tune") in DONE, seconds=900)
+    until(lambda: airflow.tasks("train_on_demand", trained).get("tune") in DONE, seconds=1800)
     assert airflow.tasks("train_on_demand", trained)["tune"] == "success", airflow.said()
     airflow.patch("train_on_demand", trained, "failed")  # nobody waits for its training
-    until(lambda: airflow.tasks("dataset_build", built).get("ranges") in DONE, seconds=600)
+    until(lambda: airflow.tasks("dataset_build", built).get("ranges") in DONE, seconds=1200)
     assert airflow.tasks("dataset_build", built)["ranges"] == "success", airflow.said()
     airflow.patch("dataset_build", built, "failed")  # what comes after its shards were read is another test's
 
@@ -93,7 +93,7 @@ def started(airflow: Airflow) -> tuple[str, str]:
         )
         (raw / f"{part}.jsonl").write_text("".join(json.dumps({"body": text}) + "\n" for text in texts))
     trained = airflow.api.trigger("train_on_demand", {"tune": True})
-    until(lambda: airflow.tasks("train_on_demand", trained).get("ask_1") == "running", seconds=600)
+    until(lambda: airflow.tasks("train_on_demand", trained).get("ask_1") == "running", seconds=1200)
     return airflow.api.trigger("dataset_build", {"location": str(raw)}), trained
 
 
@@ -113,18 +113,18 @@ def test_a_day_that_is_cleared_and_backfilled_and_retried_at_once_is_one_result(
     assert code == 200, answer
     until(lambda: runs_of(airflow), seconds=60)
     [(daily, day)] = runs_of(airflow)
-    until(lambda: airflow.tasks(DAG, daily).get("train") == "running", seconds=600)
+    until(lambda: airflow.tasks(DAG, daily).get("train") == "running", seconds=1200)
     with ThreadPoolExecutor(4) as hands:
         asked = [hands.submit(act, airflow, daily, day) for act in (clear, backfill, kill, trigger)]
     assert [hand.result() for hand in asked] == [None] * 4
     runs = [run for run, _ in runs_of(airflow)]
     assert len(runs) == 3, runs  # the day's, the day's before it by the backfill, and the one by hand
-    until(lambda: all(airflow.api.state(DAG, run) in DONE for run in runs), seconds=900)
+    until(lambda: all(airflow.api.state(DAG, run) in DONE for run in runs), seconds=1800)
     assert {run: airflow.api.state(DAG, run) for run in runs} == dict.fromkeys(runs, "success"), airflow.said()
     one_result(airflow, set(workspaces(airflow.checkout.home)) - before)
 
     backfill(airflow, daily, day)  # days that have ended: all of their tasks once more
-    until(lambda: airflow.rows("SELECT count(*) FROM backfill WHERE completed_at IS NULL") == [(0,)], seconds=600)
+    until(lambda: airflow.rows("SELECT count(*) FROM backfill WHERE completed_at IS NULL") == [(0,)], seconds=1200)
     assert {airflow.api.state(DAG, run) for run in runs} == {"success"}, airflow.said()
     one_result(airflow, set(workspaces(airflow.checkout.home)) - before)
 
