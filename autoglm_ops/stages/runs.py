@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
@@ -18,10 +17,10 @@ from autoglm_ops.contracts.feedback import PatchSet
 from autoglm_ops.contracts.inputs import RunInfo
 from autoglm_ops.contracts.record import Completion, Record, digest_of
 from autoglm_ops.errors import AutoGLMError, UsageError
-from autoglm_ops.settings import PLACEMENT, load, load_tree, resolve
+from autoglm_ops.settings import PLACEMENT, Settings, load, load_tree, resolve
 from autoglm_ops.settings.layers import PREFIX
 from autoglm_ops.settings.writer import write_resolved
-from autoglm_ops.stages import away, graph, locally, loop, runner, snapshot, trials_away
+from autoglm_ops.stages import asked, away, graph, locally, loop, runner, snapshot, trials_away, turns
 from autoglm_ops.stages.desk import Told
 from autoglm_ops.stages.workplace import Workplace
 from autoglm_ops.tuning.rounds import Look
@@ -68,7 +67,7 @@ def open_run(request: Request, origin: Path, home: Path) -> RunInfo:
     Raises UsageError (no git), SettingsError, BadData (no data by then). Two openers wait for each other.
     """
     git.require_checkout(origin)
-    with _locked(home / "runs" / ".lock"):
+    with turns.taken(home / "runs" / ".lock", "another run is being opened; waiting for it"):
         known = home / "dagruns" / f"{digest_of([request.dag, request.dag_run_id])[:24]}.json"
         if known.exists():
             return RunInfo.read(known)
@@ -79,7 +78,7 @@ def open_run(request: Request, origin: Path, home: Path) -> RunInfo:
 
 def _decide(request: Request, origin: Path, home: Path) -> RunInfo:
     tree, sources = load_tree(origin / "params.yaml", overrides=request.overrides, configs=request.configs)
-    settings = resolve(tree, sources)
+    settings = asked.settled(tree, sources)
     world = snapshot.take(settings, origin, home, request.as_of, datetime.now(UTC).date())
     if not request.patched:
         world = replace(world, patches=PatchSet())
@@ -107,7 +106,7 @@ def _decide(request: Request, origin: Path, home: Path) -> RunInfo:
             }
         )
 
-    unfinished = next((info for info in listed(home) if _continues(info, request.dag, content)), None)
+    unfinished = next((info for info in listed(home) if _continues(info, request.dag, content, settings)), None)
     if unfinished is not None:
         return answer("run", f"continues the unfinished run {unfinished.run}", unfinished.run)
     if request.dag == "daily_retrain" and world.champion.content_key == content and world.champion.model:
@@ -145,24 +144,25 @@ def _create(
 
 
 def execute(run: str, name: str, home: Path, by: Callable[[Path, str], Completion] | None = None) -> Completion:
-    """Run one stage of a workspace: DVC's cache first, else the launcher (or `by`), then the one committer.
+    """Run one stage of a workspace: DVC's cache first, else the launcher (or `by`), then the one committer. Whoever comes second waits.
 
     Raises AutoGLMError with the stage's own exit code when it failed. The completion record, not the exit, is the evidence.
     """
     by = by or launch
     root = workspace(run, home)
     spec = graph.find(name)
-    runner.check_inputs(spec, root)
-    if not spec.dvc:
-        return by(root, name)
-    from autoglm_ops.versioning.dvc import Pipeline
+    with turns.alone(root):
+        runner.check_inputs(spec, root)
+        if not spec.dvc:
+            return by(root, name)
+        from autoglm_ops.versioning.dvc import Pipeline
 
-    with Pipeline(root) as pipeline:
-        if pipeline.restore(name):
-            return runner.require(name, root)
-        completion = by(root, name)
-        pipeline.commit(name)
-    return completion
+        with Pipeline(root) as pipeline:
+            if pipeline.restore(name):
+                return runner.require(name, root)
+            completion = by(root, name)
+            pipeline.commit(name)
+        return completion
 
 
 class StageFailedError(AutoGLMError):
@@ -259,7 +259,7 @@ def take_look(run: str, look: Look, home: Path) -> Told:
 def _cached(root: Path, name: str) -> bool:
     from autoglm_ops.versioning.dvc import Pipeline
 
-    with Pipeline(root) as pipeline:
+    with turns.alone(root), Pipeline(root) as pipeline:
         return pipeline.restore(name)
 
 
@@ -304,9 +304,11 @@ def _without_overrides() -> Iterator[None]:
 def close_run(run: str, home: Path) -> Closed:
     """Commit the run's records, push its branch to the origin and its data to the DVC remote, tag a promoted model."""
     root = workspace(run, home)
-    done = closed(root)
-    if done is not None:
-        return done
+    with turns.alone(root):
+        return closed(root) or _close(run, root)
+
+
+def _close(run: str, root: Path) -> Closed:
     from autoglm_ops.versioning.dvc import Pipeline
 
     with Pipeline(root) as pipeline:
@@ -358,14 +360,8 @@ def prune(home: Path, keep: int, *, dry: bool = False) -> list[str]:
     return doomed
 
 
-def _continues(info: RunInfo, dag: str, content: str) -> bool:
+def _continues(info: RunInfo, dag: str, content: str, settings: Settings) -> bool:
+    """A run that may promote does not join one that may not (a backfill), or the champion would never move."""
     root = Path(info.workspace)
-    return info.dag == dag and info.content_key == content and (root / ".workspace.json").exists() and closed(root) is None
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    same = info.dag == dag and info.content_key == content and (root / ".workspace.json").exists() and closed(root) is None
+    return same and (not settings.release.promote or load(root / "params.yaml", environ={}).release.promote)
