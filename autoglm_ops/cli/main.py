@@ -25,7 +25,7 @@ WrongCall: Any = typer.BadParameter.__mro__[2]
 # One file per group of commands, in the order of a newcomer's day, and the commands that it holds.
 GROUPS: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in ("doctor", "run", "stage", "runs", "replay", "snapshot", "submit", "plan", "launch", "tune")},
-    **{name: (name,) for name in ("trial", "data", "report")},
+    **{name: (name,) for name in ("trial", "data", "report", "cluster")},
     "release": ("promote", "rollback", "ledger"),
     **{name: (name,) for name in ("serve", "feedback", "annotate")},
     "monitor": ("monitor", "feedback"),

@@ -19,6 +19,8 @@ APP = "autoglm"
 CONTAINER = "job"
 KEY = "autoglm.key"
 """The annotation that holds the whole key: a label takes 63 characters, and a key has 64."""
+TEAM = "autoglm.team"
+"""The label that says whose pod or namespace it is."""
 QUEUE = "kueue.x-k8s.io/queue-name"
 """The label that names a pod's queue where Kueue admits jobs."""
 GROUP = "kueue.x-k8s.io/pod-group-name"
@@ -115,16 +117,19 @@ def _labels(job: JobSpec, place: KubernetesPlace, rank: int) -> dict[str, str]:
         "autoglm.job": (job.key or "")[:40],
         "autoglm.attempt": str(job.attempt),
         "autoglm.stage": job.name,
-        "autoglm.team": job.team,
+        TEAM: job.team,
         "autoglm.rank": str(rank),
     }
     if place.queue:
         labels |= {QUEUE: place.queue, **({GROUP: job.handle} if job.resources.nodes > 1 else {})}
+    return checked(labels)
+
+
+def checked(labels: dict[str, str]) -> dict[str, str]:
+    """The labels. Raises UsageError for a value that no API server takes."""
     for name, value in labels.items():
         if not _LABEL.fullmatch(value):
-            raise UsageError(
-                f"{value[:80]!r} cannot be the label {name} of a pod: letters, digits, '-', '_' and '.', at most 63"
-            )
+            raise UsageError(f"{value[:80]!r} cannot be the label {name}: letters, digits, '-', '_' and '.', at most 63")
     return labels
 
 
@@ -160,8 +165,8 @@ def _resources(job: JobSpec) -> Manifest:
     """Requests are limits: what a job may take is what was set aside for it, so no neighbour is squeezed (and none squeezes it)."""
     asked = job.resources
     amounts = {
-        "cpu": None if asked.cpu is None else f"{round(asked.cpu * 1000)}m",
-        "memory": None if asked.memory_gib is None else f"{round(asked.memory_gib * 1024)}Mi",
+        "cpu": None if asked.cpu is None else cores(asked.cpu),
+        "memory": None if asked.memory_gib is None else memory(asked.memory_gib),
         "nvidia.com/gpu": str(asked.gpus) if asked.gpus else None,
     }
     found = {name: amount for name, amount in amounts.items() if amount is not None}
@@ -169,7 +174,19 @@ def _resources(job: JobSpec) -> Manifest:
 
 
 def _folder(name: str, gib: float | None = None) -> Manifest:
-    return {"name": name, "emptyDir": {} if gib is None else {"sizeLimit": f"{round(gib * 1024)}Mi"}}
+    return {"name": name, "emptyDir": {} if gib is None else {"sizeLimit": memory(gib)}}
+
+
+def cores(amount: float) -> str:
+    """Processors as Kubernetes writes them: 2, 1500m."""
+    parts = round(amount * 1000)
+    return f"{parts}m" if parts % 1000 else str(parts // 1000)
+
+
+def memory(gib: float) -> str:
+    """GiB as Kubernetes writes them: 4Gi, 51Mi."""
+    parts = round(gib * 1024)
+    return f"{parts}Mi" if parts % 1024 else f"{parts // 1024}Gi"
 
 
 def _literal(value: str) -> str:

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 PLACE = "AUTOGLM_JOB_FOLDER"
 """Where work folders are made; the system's temporary folder when it is not set."""
 GRACE_SECONDS = 15.0
+OF_THE_LAUNCHER = ("AUTOGLM_CHECKOUT", "AUTOGLM_HOME")
+"""What a launcher on this machine has in its environment, and no pod has: a rehearsed job would work there and not in its own folder."""
 _SHORTEST = 6
 _READ = 4 << 20
 
@@ -116,8 +118,9 @@ def collect(store: Store, work: Work, root: Path) -> dict[str, str]:
 def _run(work: Work, root: Path, more: dict[str, str]) -> JobStatus:
     started = time.monotonic()
     clean = _clean(work)
+    inherited = environment_of(work.name, work.environment, work.secrets)
     environment = {
-        **environment_of(work.name, work.environment, work.secrets),
+        **{name: value for name, value in inherited.items() if name not in OF_THE_LAUNCHER or name in work.environment},
         "PYTHONPATH": str(root),
         "PWD": str(root),
         **more,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from autoglm_ops.contracts.cluster import LOOKS_SECRET, Resources
-from autoglm_ops.contracts.placement import KubernetesPlace
+from autoglm_ops.contracts.placement import KubernetesPlace, Quota
 from autoglm_ops.contracts.slurm import SlurmPlace
 from autoglm_ops.settings.kinds import Count, Name, Positive, Section
 
@@ -28,6 +28,9 @@ class Tracking(Section):
 Away = Literal["validate", "prepare", "tokenize", "plan", "tune", "train", "evaluate", "gate", "report", "dataset"]
 
 
+OF_A_TEAM = frozenset({"resources", "priority", "slots", "quota", "image", "environment", "secrets", "kubernetes", "slurm"})
+
+
 class Cluster(Section):
     backend: Literal["local", "kubernetes", "slurm"] = "local"
     """Where the stages named below run; everything else runs here."""
@@ -43,6 +46,8 @@ class Cluster(Section):
     slots: int | None = Field(default=None, ge=1)
     """Mapped tasks (trials, shards of data) that the team may have at once, over all DAG runs: an Airflow pool, autoglm-TEAM; null is no bound.
     And the trials of a round that a stage outside Airflow sends away, of which so many run at once."""
+    quota: Quota = Quota()
+    """What `autoglm cluster manifests` renders for the team: how much of Kubernetes it may have."""
     image: str | None = None
     """What jobs run in: the trainer image (docker/trainer.Dockerfile), by digest or tag."""
     resources: Resources = Resources()
@@ -53,7 +58,7 @@ class Cluster(Section):
     kubernetes: KubernetesPlace = KubernetesPlace()
     slurm: SlurmPlace = SlurmPlace()
     teams: dict[str, dict[str, Any]] = {}
-    """Team -> what is different for it: any of resources, priority, slots, image, environment, secrets, kubernetes and slurm."""
+    """Team -> what is different for it: any of resources, priority, slots, quota, image, environment, secrets, kubernetes and slurm."""
 
     @field_validator("environment")
     @classmethod
@@ -72,7 +77,7 @@ class Cluster(Section):
     def of_team(self, team: str) -> Cluster:
         """These settings as they are for `team`. Raises ValueError for a key that is not among those above."""
         own = self.teams.get(team, {})
-        if unknown := own.keys() - {"resources", "priority", "slots", "image", "environment", "secrets", "kubernetes", "slurm"}:
+        if unknown := own.keys() - OF_A_TEAM:
             raise ValueError(f"teams.{team} may not set {sorted(unknown)[0]!r}")
         tree = self.model_dump(exclude={"teams"})
         for key, value in own.items():

@@ -92,8 +92,7 @@ def recorded(root: Path, name: str) -> Iterator[None]:
     try:
         yield
     except AutoGLMError as error:
-        status = JobStatus(state="refused", exit=error.exit_code, seconds=0, reason=str(error))
-        _unfinished(root, name, status, attempt, started)
+        unfinished(root, name, error.exit_code, (str(error),), started=started, attempt=attempt)
         raise
 
 
@@ -253,10 +252,11 @@ def _record(root: Path, spec: Spec, status: JobStatus, attempt: int, started: fl
         measured = {**found.measured, "job_seconds": round(time.time() - started, 3)}
         found.model_copy(update={"attempt": attempt, "measured": measured}).write(path)
         return
-    _unfinished(root, spec.name, status, attempt, started)
+    unfinished(root, spec.name, status.exit or 1, (status.reason or status.state,), started=started, attempt=attempt)
 
 
-def _unfinished(root: Path, name: str, status: JobStatus, attempt: int, started: float) -> None:
+def unfinished(root: Path, name: str, code: int, reasons: tuple[str, ...], *, started: float, attempt: int) -> None:
+    """The record of stage `name` where it had no chance to write one."""
     Completion(
         stage=name,
         run=workplace.run_key(root),
@@ -264,6 +264,6 @@ def _unfinished(root: Path, name: str, status: JobStatus, attempt: int, started:
         started=started,
         seconds=round(time.time() - started, 3),
         cached=False,
-        exit=status.exit or 1,
-        reasons=(status.reason or status.state,),
+        exit=code,
+        reasons=reasons,
     ).write(runner.completion_path(root, name))

@@ -1,7 +1,8 @@
 """Looks of a study that are taken by processes of their own: who works on which, what came of it, and who died over it.
 
-One folder, beside the study's database, which no worker opens. A look has up to four files: `.lock`, which the kernel lets go when its
-holder dies; `.starts`, a line for each time somebody began; `.beat`, touched while somebody works; and `.json`, what came of it. A worker
+One folder, beside the study's database, which no worker opens. A look has up to five files: `.lock`, which the kernel lets go when its
+holder dies; `.starts`, a line for each time somebody began; `.beat`, touched while somebody works; `.json`, what came of it; and
+`.refused`, why nobody could begin. A worker
 that was killed before its first beat has a start at most, and no answer: the look is simply asked for again.
 """
 
@@ -74,6 +75,21 @@ class Desk:
             seconds = round(one.get("seconds", 0.0) + told.measured.get("seconds", 0.0), 3)
             one.update({**told.measured, "seconds": seconds})
         return found
+
+    @contextmanager
+    def refusing(self, look: Look, why: str) -> Iterator[tuple[str, ...]]:
+        """Keep that a look could not be taken (a quota, an image), which is no answer. Yields what stands in the way of any look that
+        has none; one process at a time is in the block."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / ".refusing").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            Told(look=look, refused=why).write(self._path(look, "refused"))
+            known = [Told.read(path) for path in sorted(self._folder.glob("*.refused"))]
+            yield tuple(told.refused for told in known if self.told(told.look) is None)
+
+    def again(self, look: Look) -> None:
+        """It is tried once more, and may not be refused any longer."""
+        self._path(look, "refused").unlink(missing_ok=True)
 
     def starts(self, look: Look) -> int:
         """How often somebody began with it."""

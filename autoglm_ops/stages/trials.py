@@ -7,11 +7,13 @@ The stage `tune` then finds every answer and writes its report. Whatever is miss
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from autoglm_ops.contracts.cluster import JobStatus
+from autoglm_ops.errors import AutoGLMError, TryAgain
 from autoglm_ops.settings import load
-from autoglm_ops.stages import away, locally, runner, trials_away, tune
+from autoglm_ops.stages import away, locally, runner, runs, trials_away, tune
 from autoglm_ops.stages.base import Context
 from autoglm_ops.stages.desk import Attended, Desk, Told, answer, settled
 from autoglm_ops.tuning.rounds import Look
@@ -51,22 +53,39 @@ def train(root: Path, look: Look) -> Told:
 
 
 def launch(root: Path, look: Look) -> Told:
-    """Take a look where `cluster` says. Raises TryAgain when whoever took it died: somebody else may live."""
-    settings = load(root / "params.yaml")
-    context = runner.context_of(STAGE, root)
+    """Take a look where `cluster` says. Raises TryAgain when whoever took it died: somebody else may live.
+
+    Raises StageFailedError when it cannot be taken (a quota, an image, a wrong setting). `completed/tune.json` says so then: the round is
+    over, and no stage comes after it that could.
+    """
+    context, started = runner.context_of(STAGE, root), time.time()
     desk = Desk(context.scratch / "looks")
     if (told := desk.told(look)) is not None:
         return told
-    status: JobStatus | None
-    if away.is_away(STAGE, settings):
-        [status] = trials_away.send(context, desk, (look,))
-    else:
-        status = locally.run(root, "trial", ("trial", "run", f"--look={look.model_dump_json()}"), settings)
+    desk.again(look)
+    try:
+        status = _job(context, desk, look)
+    except TryAgain:
+        raise
+    except AutoGLMError as error:  # it was refused before there was a job
+        status = JobStatus(state="refused", exit=error.exit_code, seconds=0, reason=str(error))
     told = desk.told(look)
     if told is not None:
         return told
     assert status is not None  # else there was an answer
-    raise trials_away.unanswered(look, status)
+    failed = trials_away.unanswered(look, status)
+    if isinstance(failed, TryAgain):
+        raise failed
+    with desk.refusing(look, str(failed)) as reasons:
+        away.unfinished(root, STAGE, status.exit, reasons, started=started, attempt=max(1, runner.attempts(root, STAGE)))
+    raise runs.StageFailedError(str(failed), status.exit)
+
+
+def _job(context: Context, desk: Desk, look: Look) -> JobStatus | None:
+    settings = load(context.root / "params.yaml")
+    if away.is_away(STAGE, settings):
+        return trials_away.send(context, desk, (look,))[0]
+    return locally.run(context.root, "trial", ("trial", "run", f"--look={look.model_dump_json()}"), settings)
 
 
 def over(root: Path) -> bool:

@@ -62,7 +62,7 @@ def send(context: Context, desk: Desk, looks: Sequence[Look]) -> list[JobStatus 
 def unanswered(look: Look, status: JobStatus) -> AutoGLMError:
     """What to raise for a look whose job ended so and left no answer."""
     if status.state not in DEATHS and status.exit in (1, 2, 3):
-        return Refused(f"trial {look.number} was not trained: {status.reason or status.state}; its log says why")
+        return Refused(f"trial {look.number} was not trained: {status.reason or status.state}")
     return TryAgain(f"trial {look.number} has no score: {status.reason or status.state}; it is tried again")
 
 

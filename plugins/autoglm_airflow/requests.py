@@ -21,6 +21,7 @@ _OF_THE_DEPLOYMENT = (
     "cluster.secrets",
     "cluster.environment",
     "cluster.teams",
+    "cluster.quota",
     "store",
     "tracking",
 )

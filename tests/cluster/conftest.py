@@ -81,7 +81,7 @@ def namespace(core: Any, namespaces: Callable[[], str], s3_server: Mapping[str, 
     return name
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plain(s3_server: Mapping[str, str]) -> dict[str, str]:
     """What a pod is told of the S3 server in the open."""
     return {name: value for name, value in s3_server.items() if name not in SECRETS}

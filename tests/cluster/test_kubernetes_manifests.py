@@ -1,8 +1,11 @@
-"""docker/k8s on a real API server: every manifest is taken, a job runs under it as the launcher's own service account, and no more is allowed."""
+"""What `autoglm cluster manifests` renders, on a real API server: every manifest is taken, a job runs under it, and no more is allowed."""
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,19 +20,27 @@ from autoglm_ops.contracts.cluster import Resources
 from autoglm_ops.contracts.placement import KubernetesPlace
 from autoglm_ops.store import open_store
 
-K8S = ROOT / "docker" / "k8s"
+PRIORITIES = str(ROOT / "docker" / "k8s" / "priorities.yaml")
 
 
-def kubectl(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["kubectl", *words], capture_output=True, text=True, check=check)
+def kubectl(*words: str, check: bool = True, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["kubectl", *words], capture_output=True, text=True, check=check, input=given)
 
 
 @pytest.fixture(scope="module")
-def team(core: Any) -> Iterator[str]:
-    kubectl("apply", "--validate=true", "-f", str(K8S / "priorities.yaml"), "-f", str(K8S / "team.yaml"))
+def team(core: Any, plain: dict[str, str]) -> Iterator[str]:
+    """The README's way: the manifests of the checkout's params.yaml, given to kubectl."""
+    command = [sys.executable, "-m", "autoglm_ops", "cluster", "manifests"]
+    environment = {**os.environ, "AUTOGLM_CHECKOUT": str(ROOT), "AUTOGLM__CLUSTER__ENVIRONMENT": json.dumps(plain)}
+    rendered = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    kubectl("apply", "--validate=true", "-f", PRIORITIES)
+    kubectl("apply", "--validate=true", "-f", "-", given=rendered)
+    again = kubectl("apply", "-f", "-", given=rendered).stdout.splitlines()
+    assert len(again) == 9 and all(line.endswith(" unchanged") for line in again), again
     wait_for(lambda: (core.read_namespaced_resource_quota("team-quota", "autoglm").status.hard or {}).get("pods"))
     yield "autoglm"
-    kubectl("delete", "--wait=false", "-f", str(K8S / "team.yaml"), "-f", str(K8S / "priorities.yaml"), check=False)
+    kubectl("delete", "--wait=false", "-f", "-", check=False, given=rendered)
+    kubectl("delete", "--wait=false", "-f", PRIORITIES, check=False)
 
 
 def test_a_job_runs_under_the_teams_rules(

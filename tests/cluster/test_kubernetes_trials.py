@@ -14,7 +14,8 @@ from away_workspace import ROOT
 from cluster_parts import BARE, IMAGE, SECRETS, wait_for
 from train_workspace import workspace
 
-from autoglm_ops.stages import runner, trials
+from autoglm_ops.contracts.record import Completion
+from autoglm_ops.stages import runner, runs, trials
 from autoglm_ops.tuning.rounds import Look
 
 TUNE = {"trials": 4, "steps": 12, "parallel": 2, "looks": 2}
@@ -34,12 +35,26 @@ def test_trials_of_a_round_in_pods_at_once(
     }  # fmt: skip
     params = away / "params.yaml"
     params.write_text(yaml.safe_dump({**yaml.safe_load(params.read_text()), "cluster": place}))
+    _refused_by_a_quota(core, namespace, away)
     for _ in range(2):  # the second round continues from what the first one's pods left
         looks = trials.ask(away)
         assert looks == trials.ask(here) and len(looks) == 2
         scores = _in_pods(away, looks, lambda: len(core.list_namespaced_pod(namespace).items))
         assert scores == [trials.train(here, look).score for look in looks] and None not in scores
     wait_for(lambda: not core.list_namespaced_pod(namespace).items)
+
+
+def _refused_by_a_quota(core: Any, namespace: str, root: Path) -> None:
+    """By its name, in the study's record: the trials of a round are all that runs then."""
+    core.create_namespaced_resource_quota(namespace, {"metadata": {"name": "vision-quota"}, "spec": {"hard": {"pods": "0"}}})
+    wait_for(lambda: core.read_namespaced_resource_quota("vision-quota", namespace).status.hard)
+    look = trials.ask(root)[0]
+    with pytest.raises(runs.StageFailedError, match="quota: vision-quota: pods: asks 1") as raised:
+        trials.launch(root, look)
+    record = Completion.read(runner.completion_path(root, "tune"))
+    assert (record.exit, record.reasons) == (3, (str(raised.value),)) and "trial 0 was not trained" in record.reasons[0]
+    core.delete_namespaced_resource_quota("vision-quota", namespace)
+    wait_for(lambda: not core.list_namespaced_resource_quota(namespace).items)
 
 
 def _in_pods(root: Path, looks: Sequence[Look], pods: Callable[[], int]) -> list[float | None]:

@@ -54,7 +54,7 @@ def checkout(root: Path, flow: dict[str, object], cluster: dict[str, object]) ->
     return root
 
 
-def build(root: Path, raw: Path, patch: pytest.MonkeyPatch, width: int = 1) -> BuiltDataset:
+def build(root: Path, raw: Path | str, patch: pytest.MonkeyPatch, width: int = 1) -> BuiltDataset:
     """Every task of every phase in order, so many of a phase at once; then `finish`."""
     patch.setenv("AUTOGLM_CHECKOUT", str(root))
     settings, home = load(root / "params.yaml", environ={}), root / ".autoglm"

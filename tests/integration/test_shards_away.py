@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
 import pytest
+from s3_server import BUCKET, serve_s3
 from shard_build import ROWS, build, checkout, corpus, tables
 
 from autoglm_ops.cli import data as commands
@@ -39,6 +42,48 @@ def test_caps_copies_and_protected_texts_go_along(tmp_path: Path, monkeypatch: p
     away = build(checkout(tmp_path / "away", flow, AWAY), raw, monkeypatch, width=2)
     assert away.digest == here.digest
     assert away.dropped["contaminated"] == 1 and away.dropped["duplicate"] == 50 and away.dropped["source-cap"] > 0
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], str]]:
+    """A real S3 server, whose keys jobs are given as their team's secrets; puts a folder's files there and says where they are."""
+    (tmp_path / "s3").mkdir()
+    with serve_s3(tmp_path / "s3") as server:
+        for name, value in server.items():
+            monkeypatch.setenv(name, value)
+
+        def put(folder: Path) -> str:
+            client = boto3.client("s3")
+            for path in folder.iterdir():
+                client.put_object(Bucket=BUCKET, Key=f"raw/{path.name}", Body=path.read_bytes())
+            return f"s3://{BUCKET}/raw"
+
+        yield put
+
+
+def in_a_bucket(tmp_path: Path) -> dict[str, object]:
+    """As a team has it whose jobs see no disk of this machine; what one compiled the next one finds."""
+    compiled = {
+        "NUMBA_CACHE_DIR": str(tmp_path / "numba"),
+        "NUMBA_CACHE_LOCATOR_CLASSES": "autoglm_ops.data.kernels.BySource",
+    }
+    return {**AWAY, "secrets": ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"], "environment": compiled}
+
+
+def test_the_shards_of_a_bucket_are_read_by_their_jobs(
+    bucket: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And by nobody before: a job's input is the plan, not the text."""
+    raw = tables(tmp_path / "raw")
+    location, flow = bucket(raw), {"steps": [], "dedup": {"enabled": False}}
+    here = build(checkout(tmp_path / "here", flow, {}), location, monkeypatch)
+    monkeypatch.setenv("AUTOGLM__STORE__URI", f"s3://{BUCKET}/store")
+    away = build(checkout(tmp_path / "away", flow, in_a_bucket(tmp_path)), location, monkeypatch, width=2)
+    said = capfd.readouterr().err
+    assert said.count("attempt 1: succeeded") == 4 and "test-secret" not in said
+    assert away.digest == here.digest and away.seen == away.kept == 2 * ROWS
+    stored = boto3.client("s3").list_objects_v2(Bucket=BUCKET, Prefix="store/")["Contents"]
+    assert not [entry["Key"] for entry in stored if entry["Key"].endswith(("/a.parquet", "/b.parquet"))]
 
 
 def planned(root: Path, raw: Path, patch: pytest.MonkeyPatch) -> Path:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,11 @@ from train_workspace import workspace
 
 from autoglm_ops.cluster.local import LocalLauncher
 from autoglm_ops.contracts.cluster import JOB_STORE, JobSpec, JobStatus
-from autoglm_ops.contracts.record import digest_tree
+from autoglm_ops.contracts.record import Completion, digest_tree
 from autoglm_ops.contracts.training import TuningReport
 from autoglm_ops.errors import UsageError
 from autoglm_ops.settings import load
-from autoglm_ops.stages import runner, trials, trials_away
+from autoglm_ops.stages import runner, runs, trials, trials_away
 from autoglm_ops.stages.desk import Desk
 from autoglm_ops.stages.runner import run_stage
 from autoglm_ops.tuning.rounds import Look
@@ -124,6 +125,30 @@ def test_a_job_trains_its_own_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert trials_away.leave(settings)
     monkeypatch.setenv(JOB_STORE, "s3://b/p")
     assert not trials_away.leave(settings)
+
+
+def test_a_refused_trial_of_a_round_stands_in_the_studys_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by its number and its reason, for no stage comes after it that could say so; and no longer than it is refused."""
+    root = prepared(tmp_path / "w")
+    (root / "autoglm_ops").symlink_to(ROOT / "autoglm_ops")
+    params = root / "params.yaml"
+    params.write_text(params.read_text() + "cluster: {rehearse: true, secrets: [TEAM_KEY]}\n")
+    first = trials.ask(root)
+
+    def refused(look: Look) -> Completion:
+        with pytest.raises(runs.StageFailedError, match=f"trial {look.number} was not trained: .*TEAM_KEY"):
+            trials.launch(root, look)
+        return Completion.read(runner.completion_path(root, "tune"))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(refused, first))
+    record = refused(first[0])
+    assert (record.stage, record.exit, record.attempt) == ("tune", 2, 1)
+    assert [reason.split(":")[0] for reason in record.reasons] == [f"trial {number} was not trained" for number in (0, 1)]
+    monkeypatch.setenv("TEAM_KEY", "k")
+    assert trials.launch(root, first[0]).score is not None
+    monkeypatch.delenv("TEAM_KEY")
+    assert [reason.split(":")[0] for reason in refused(first[1]).reasons] == ["trial 1 was not trained"]
 
 
 def test_what_nobody_survives_is_given_up_and_the_study_goes_on(tmp_path: Path) -> None:

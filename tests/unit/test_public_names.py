@@ -13,7 +13,7 @@ from autoglm_ops.contracts.record import Record
 from autoglm_ops.stages import graph
 
 COMMANDS = {
-    "airflow", "annotate", "data", "demo", "doctor", "down", "feedback", "launch", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve",
+    "airflow", "annotate", "cluster", "data", "demo", "doctor", "down", "feedback", "launch", "ledger", "monitor", "plan", "promote", "replay", "report", "rollback", "run", "runs", "serve",
     "snapshot", "stage", "submit", "trial", "tune", "up",
 }  # fmt: skip
 GROUPS = {
@@ -33,6 +33,7 @@ GROUPS = {
         "task",
         "track",
     },
+    "cluster": {"manifests"},
     "trial": {"ask", "run"},
     "runs": {"list", "show", "prune", "gc", "open", "exec", "send", "take", "close"},
     "feedback": {"status", "export", "arms", "collect", "drift", "signals", "patch", "undo", "patches", "prune"},
@@ -41,7 +42,7 @@ RECORDS = {
     "Alert", "ArmRow", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally",
     "DriftOfDay", "DriftReport", "EmbeddingSample", "Estimate", "EvaluationReport", "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "Folders", "GateVerdict",
     "HardwareSpec", "Interval", "JobSpec", "JobStatus", "KubernetesPlace", "LabelledRow", "LaunchPlan", "LaunchRecord", "LocationProfile", "LogCommit", "ModelRef",
-    "ModelShape", "PackedDataset", "ParallelPlan", "PastStudy", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Recipe",
+    "ModelShape", "PackedDataset", "ParallelPlan", "PastStudy", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Quota", "Recipe",
     "RecoveryDecision", "RecoveryRules", "ReporterTally", "Resources", "RowSet", "RunInfo", "SearchSpacePatch", "Served", "Setting", "Signal", "SignalsOfDay",
     "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "StudyHistory", "SuiteReport", "TokenMeta", "TrainingChange",
     "TrainingFailure", "TrainingRecord", "Trial", "TuningReport", "Unsure", "ValidationReport", "Work", "WorkResult",

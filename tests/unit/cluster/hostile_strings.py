@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def hostile() -> list[str]:
     """300 strings that would break out where text is put together."""
@@ -13,3 +15,8 @@ def hostile() -> list[str]:
     ]  # fmt: skip
     around = ["{0}", "x{0}", "{0}x", "a {0} b", "{0}{0}", "x,{0}", "x={0}", "/{0}", "{0}:latest", "[{0}]"]
     return [frame.replace("{0}", seed) for seed in seeds for frame in around]
+
+
+def no_name() -> list[str]:
+    """Those that are no name of anything; `x--privileged` is one."""
+    return [text for text in hostile() if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", text) or len(text) > 63]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import pytest
-from kubernetes import client
+from api_schema import read, read_jobset
 from pod_standard import restricted
 
 from autoglm_ops.cluster.indexed import manifests
@@ -34,18 +36,6 @@ def job(**more: Any) -> JobSpec:
     return JobSpec.model_validate(
         {"command": command, "resources": Resources(nodes=3, gpus=4), "deadline_seconds": 60, **given, **more}
     )
-
-
-def read(manifest: dict[str, Any], kind: str) -> Any:
-    """The manifest as the API's own model reads it; what the model does not know, or not in that shape, is lost and so would differ."""
-
-    class Answer:
-        data = json.dumps(manifest)
-
-    api = client.ApiClient()
-    found = api.deserialize(Answer(), kind)
-    assert api.sanitize_for_serialization(found) == manifest
-    return found
 
 
 def test_an_indexed_job_is_one_attempt_of_all_nodes() -> None:
@@ -95,9 +85,53 @@ def test_a_queue_admits_the_whole_and_not_its_pods() -> None:
 
 def test_a_jobset_starts_nothing_again() -> None:
     [whole] = manifests("jobset", job(), PLACE)
+    read_jobset(whole)
     assert whole["spec"]["failurePolicy"] == {"maxRestarts": 0}
     [replicated] = whole["spec"]["replicatedJobs"]
     read({"apiVersion": "batch/v1", "kind": "Job", "metadata": {}, "spec": replicated["template"]["spec"]}, "V1Job")
+
+
+def test_whatever_a_team_may_set_a_jobset_takes() -> None:
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": "Exists"}]}]}}}  # fmt: skip
+    place = KubernetesPlace(
+        images=("localhost/trainer:1",), secret="team-keys", queue="vision", node_selector={"zone": "a"}, affinity=affinity, runtime_class="gvisor",
+        tolerations=({"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoSchedule"},), pull_secret="pull", scratch_gib=1.5,
+        priority_classes={"normal": "team-normal"}, service_account="jobs",
+    )  # fmt: skip
+    for resources in (Resources(nodes=2), Resources(nodes=9, gpus=8, cpu=1.5, memory_gib=0.5)):
+        read_jobset(manifests("jobset", job(resources=resources), place)[0])
+
+
+@pytest.mark.parametrize(
+    ("at", "wrong"),
+    [
+        (("spec", "replicated_jobs"), []),
+        (("spec", "suspended"), True),
+        (("spec", "ttlSecondsAfterFinished"), "86400"),
+        (("spec", "replicatedJobs", 0, "name"), None),
+        (("spec", "replicatedJobs", 0, "replicas"), "1"),
+        (("spec", "replicatedJobs", 0, "completions"), 3),
+        (("spec", "failurePolicy", "maxRestarts"), "none"),
+        (("spec", "failurePolicy", "backoffLimit"), 0),
+        (("spec", "network", "enableDNSHostnames"), "yes"),
+        (("spec", "network", "enableDnsHostnames"), True),
+        (("spec", "replicatedJobs", 0, "template", "spec", "completionMode"), 1),
+        (("spec", "replicatedJobs", 0, "template", "spec", "restartPolicy"), "Never"),
+        (("spec", "replicatedJobs", 0, "template", "spec", "template", "spec", "containers", 0, "name"), None),
+        (("spec", "replicatedJobs", 0, "template", "spec", "template", "spec", "containers", 0, "gpus"), 1),
+        (("metadata", "labels"), ["vision"]),
+    ],
+)
+def test_the_check_of_a_jobset_has_teeth(at: tuple[str | int, ...], wrong: object) -> None:
+    """A wrong name, a wrong type and a missing name are each refused, at every depth. None: the field goes."""
+    [whole] = json.loads(json.dumps(manifests("jobset", job(), PLACE)))
+    place = reduce(getitem, at[:-1], whole)
+    if wrong is None:
+        del place[at[-1]]
+    else:
+        place[at[-1]] = wrong
+    with pytest.raises(ValueError):
+        read_jobset(whole)
 
 
 def test_what_cannot_be_is_said() -> None:

@@ -42,7 +42,7 @@ def test_a_pod_is_restricted_and_holds_no_token() -> None:
     assert restricted(pod) == []
     assert pod["spec"]["automountServiceAccountToken"] is False
     limits = pod["spec"]["containers"][0]["resources"]["limits"]
-    assert limits == {"cpu": "1500m", "memory": "4096Mi", "nvidia.com/gpu": "2"}
+    assert limits == {"cpu": "1500m", "memory": "4Gi", "nvidia.com/gpu": "2"}
 
 
 def test_secrets_are_references(monkeypatch: pytest.MonkeyPatch) -> None:

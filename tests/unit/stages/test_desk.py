@@ -54,6 +54,22 @@ def test_a_refusal_is_an_answer_and_a_death_is_none(tmp_path: Path) -> None:
     assert desk.starts(LOOK) == 1
 
 
+def test_why_nobody_could_begin_is_kept_until_somebody_can(tmp_path: Path) -> None:
+    desk, other = Desk(tmp_path / "looks"), LOOK.model_copy(update={"number": 1})
+    with desk.refusing(LOOK, "quota: q") as reasons:
+        assert reasons == ("quota: q",)
+    with desk.refusing(other, "image: i") as reasons:
+        assert reasons == ("image: i", "quota: q"), "in the order of the trials"
+    assert settled(desk, LOOK, 0) is None and desk.measured() == {}, "which is no answer"
+    desk.tell(Told(look=LOOK, score=0.5))
+    with desk.refusing(other, "image: j") as reasons:
+        assert reasons == ("image: j",)
+    desk.again(other)
+    desk.again(other)
+    with desk.refusing(LOOK.model_copy(update={"number": 2}), "k") as reasons:
+        assert reasons == ("k",)
+
+
 def test_a_killed_holder_frees_the_look_and_leaves_a_start(tmp_path: Path) -> None:
     child = holder(tmp_path)
     os.kill(child.pid, signal.SIGKILL)
