@@ -21,7 +21,11 @@ SETTINGS = {
     "batch_size": "train.batch_size",
     "max_length": "tokenize.max_length",
     "trials": "tune.trials",
+    "precision": "train.precision",
+    "gpus": "cluster.resources.gpus",
+    "gpu_kind": "cluster.resources.gpu",
 }
+GPUS = ["a100-40g", "a100-80g", "h100-80g", "h200-141g", "l40s", "4090"]
 
 with DAG(
     dag_id="train_on_demand",
@@ -44,6 +48,11 @@ with DAG(
         "max_length": field("Tokens per row.", "integer", minimum=8, maximum=8192),
         "tune": field("Search settings first.", "boolean"),
         "trials": field("Trials of the search.", "integer", minimum=1, maximum=10_000),
+        "precision": field(
+            "Arithmetic of the training; fp16 needs GPUs.", "string", enum=[None, "auto", "fp32", "bf16", "fp16"]
+        ),
+        "gpus": field("GPUs of each node that trains, where cluster.backend has them.", "integer", minimum=0, maximum=64),
+        "gpu_kind": field("Their kind on a cluster, which the plan is made for.", "string", enum=[None, *GPUS]),
         "as_of": Param(None, type=["null", "string"], format="date", description="Last day of data to see; empty is today."),
         "set": Param({}, type="object", description='Any other setting, e.g. {"model.layers": 4}.'),
     },

@@ -8,9 +8,9 @@ import typer
 
 from autoglm_ops.cli.runs import day
 from autoglm_ops.cli.shared import AsJson, AsOfDay, Configs, Overrides, checkout, home, show_json
-from autoglm_ops.settings import load_tree, resolve
+from autoglm_ops.settings import load_tree
 from autoglm_ops.settings.writer import write_resolved
-from autoglm_ops.stages import loop
+from autoglm_ops.stages import asked, loop
 from autoglm_ops.stages import snapshot as world
 
 
@@ -22,7 +22,7 @@ def snapshot(as_of: AsOfDay = None, overrides: Overrides = None, configs: Config
     root = checkout()
     path = root / "params.yaml"
     tree, sources = load_tree(path, overrides=overrides or (), configs=configs or ())
-    settings = resolve(tree, sources)
+    settings = asked.settled(tree, sources)
     taken = world.take(settings, root, home(), day(as_of), datetime.now(UTC).date())
     loop.apply_fixed(tree, sources, taken.patches)
     written = write_resolved(path, tree, sources)

@@ -48,6 +48,7 @@ def job(
     backend: Annotated[str | None, typer.Option(help="Sets cluster.backend: local, kubernetes or slurm.")] = None,
     env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the job (repeatable).")] = None,
     secret: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A variable of yours whose value no record may hold (repeatable).")] = None,
+    after: Annotated[list[str] | None, typer.Option(metavar="ID", help="Start only when this job has succeeded (repeatable; on Slurm).")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the log and end with the job's exit code.")] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -60,7 +61,7 @@ def job(
     settings = load(checkout() / "params.yaml", overrides=(*(overrides or ()), *given))
     request = submitting.Request(
         command=tuple(command), name=name, code=code, outputs=tuple(output or ("out",)), environment=tuple(env or ()),
-        secrets=tuple(secret or ()), logs=logs,
+        secrets=tuple(secret or ()), logs=logs, after=tuple(after or ()),
     )  # fmt: skip
     record = submitting.submit(request, settings, home())
     if wait:

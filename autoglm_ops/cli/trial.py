@@ -31,9 +31,17 @@ def parsed(text: str) -> Look:
 
 
 @app.command()
-def ask(run: Run = None) -> None:
+def ask(
+    run: Run = None,
+    alone: Annotated[
+        bool,
+        typer.Option(
+            "--alone", help="In a run: [] where the stage sends a round away as one, since who asks takes one at a time."
+        ),
+    ] = False,
+) -> None:
     """Tell the study what came of the last round, and print the trials of the next one as JSON; [] when the study is over."""
-    looks = trials.ask(checkout()) if run is None else runs.ask(run, home())
+    looks = trials.ask(checkout()) if run is None else runs.ask(run, home(), alone=alone)
     show_json([look.model_dump(mode="json") for look in looks])
 
 

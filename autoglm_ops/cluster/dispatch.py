@@ -6,10 +6,11 @@ A launcher says how its job ended; only a result in the store says that work was
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from autoglm_ops.cluster import exchange
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Launcher, Store, Work, WorkResult
-from autoglm_ops.errors import TryAgain
+from autoglm_ops.errors import TryAgain, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,19 @@ def run_work(work: Work, job: JobSpec, launcher: Launcher, store: Store, python:
     return believed(store, placed, launcher.run(placed))
 
 
+def run_works(
+    works: Sequence[Work], job: JobSpec, launcher: Launcher, store: Store, python: str, slots: int | None = None
+) -> list[JobStatus]:
+    """As `run_work`, for many that differ in nothing else: at once where the launcher can, at most `slots` of them. How each ended, in order."""
+    placed = [place(work, job, launcher, store, python) for work in works]
+    done = [exchange.finished(store, one.key or "") for one in placed]
+    said = iter(launcher.run_all([one for one, result in zip(placed, done, strict=True) if result is None], slots))
+    return [
+        believed(store, one, next(said)) if result is None else _status(result)
+        for one, result in zip(placed, done, strict=True)
+    ]
+
+
 def believed(store: Store, placed: JobSpec, status: JobStatus) -> JobStatus:
     """How an attempt ended: what the store says, and what the launcher said only where the store says nothing.
 
@@ -39,7 +53,12 @@ def believed(store: Store, placed: JobSpec, status: JobStatus) -> JobStatus:
 
 
 def place(work: Work, job: JobSpec, launcher: Launcher, store: Store, python: str) -> JobSpec:
-    """`job` as the launcher gets it: the present attempt where it is still on its way, else a new one."""
+    """`job` as the launcher gets it: the present attempt where it is still on its way, else a new one.
+
+    Raises UsageError when it is to wait for others and this launcher's jobs cannot.
+    """
+    if job.after:
+        check_waits(job.name, launcher)
     key = exchange.describe(store, work)
     command = (python, "-m", "autoglm_ops.cluster.remote", key)
     placed = job.model_copy(
@@ -53,6 +72,14 @@ def place(work: Work, job: JobSpec, launcher: Launcher, store: Store, python: st
     if exchange.finished(store, key) is not None:
         return present
     return placed.model_copy(update={"attempt": exchange.claim(store, key)})
+
+
+def check_waits(name: str, launcher: Launcher) -> None:
+    """Raises UsageError where no job can wait for another one."""
+    if not launcher.waits:
+        raise UsageError(
+            f"job {name} is to wait for others, which only Slurm's jobs can; set cluster.backend to slurm, or leave --after out"
+        )
 
 
 def _status(result: WorkResult) -> JobStatus:

@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from kubernetes.config.config_exception import ConfigException
 
 from autoglm_ops.cluster import podstate
 from autoglm_ops.cluster.local import CANCELLED, Flag, on_signals, sink_of
+from autoglm_ops.cluster.many import at_once
 from autoglm_ops.cluster.patience import Patience
 from autoglm_ops.cluster.pod import APP, CONTAINER, GRACE_SECONDS, KEY, Manifest, names, pods, selector
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen
@@ -38,6 +39,8 @@ Sink = Callable[[str, bytes], None]
 class KubernetesLauncher:
     """start_seconds: how long a pod may wait for its place."""
 
+    waits = False
+
     def __init__(self, place: KubernetesPlace, start_seconds: float = 600.0) -> None:
         self._place, self._start = place, start_seconds
         self._core = _connect(place.context)
@@ -46,13 +49,24 @@ class KubernetesLauncher:
         """Start the job's pods, or find them, and follow them to their end; then they are removed. SIGTERM and SIGINT remove them at once."""
         stop = Flag()
         with on_signals(stop.set):
-            try:
-                self.submit(job)
-                return self._follow(job, stop)
-            except _RefusedJob as error:
-                return error.status
-            finally:
-                self.cancel(job)
+            return self._run(job, stop)
+
+    def run_all(self, jobs: Sequence[JobSpec], slots: int | None = None) -> list[JobStatus]:
+        """As `run`, each by a thread of its own; a signal removes the pods of all."""
+        stop = Flag()
+        with on_signals(stop.set):
+            return at_once(lambda job: self._run(job, stop), jobs, slots)
+
+    def _run(self, job: JobSpec, stop: Flag) -> JobStatus:
+        if stop:
+            return _stopped(0)
+        try:
+            self.submit(job)
+            return self._follow(job, stop)
+        except _RefusedJob as error:
+            return error.status
+        finally:
+            self.cancel(job)
 
     def submit(self, job: JobSpec) -> None:
         """Create the pods that are not there. Raises Refused or TryAgain when the cluster does not take them, UsageError for a bad spec."""
@@ -130,12 +144,7 @@ class KubernetesLauncher:
             if given_up := patience.over(pod for pod in found.values() if pod):
                 return given_up
             time.sleep(POLL_SECONDS)
-        return JobStatus(
-            state="cancelled",
-            exit=CANCELLED,
-            seconds=round(time.monotonic() - started, 3),
-            reason="cancelled: a signal asked for its end",
-        )
+        return _stopped(round(time.monotonic() - started, 3))
 
     def _check_quota(self, job: JobSpec, manifests: list[Manifest]) -> None:
         broken = self._over(manifests)
@@ -290,6 +299,10 @@ class _RefusedJob(Refused):
     def __init__(self, status: JobStatus) -> None:
         super().__init__(status.reason)
         self.status, self.exit_code = status, status.exit
+
+
+def _stopped(seconds: float) -> JobStatus:
+    return JobStatus(state="cancelled", exit=CANCELLED, seconds=seconds, reason="cancelled: a signal asked for its end")
 
 
 def _connect(context: str | None) -> Any:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import BinaryIO
 
 from autoglm_ops.cluster.limits import limits_of
+from autoglm_ops.cluster.many import in_turn
 from autoglm_ops.cluster.process import ChildProcess
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen
 from autoglm_ops.errors import BudgetSpent, Refused, UsageError
@@ -27,6 +28,8 @@ CANCELLED = 128 + signal.SIGTERM
 
 class LocalLauncher:
     """Runs one job at a time. SIGTERM or SIGINT to this process ends the job, children included, and `run` says `cancelled`."""
+
+    waits = False
 
     def __init__(self, grace: float = GRACE_SECONDS) -> None:
         self._grace = grace
@@ -54,6 +57,10 @@ class LocalLauncher:
         if status.state != "succeeded":
             log.warning("job %s: %s: %s", job.name, status.state, status.reason)
         return status
+
+    def run_all(self, jobs: Sequence[JobSpec], slots: int | None = None) -> list[JobStatus]:
+        """One after the other, however many slots there are: this machine's processors are not shared out."""
+        return in_turn(self.run, jobs)
 
     def look(self, job: JobSpec) -> Seen:
         """Always absent: a job of this launcher ends with it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from autoglm_ops.contracts.cluster import JobSpec
@@ -18,11 +18,11 @@ from autoglm_ops.errors import UsageError
 
 NICE = {"high": 0, "normal": 100, "low": 1000}
 """`--nice`: nobody but an operator may go below 0."""
-SCRIPT = """\
-#!/bin/sh
+SRUN = """\
 # One task a node; when one ends badly, all end. srun does not take this number over from sbatch (since Slurm 22.05).
 exec srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK} -- "$@"
 """
+SCRIPT = f"#!/bin/sh\n{SRUN}"
 STOP_SECONDS = 60
 """A job is told to stop so long before Slurm's own limit, which is the deadline and two of these."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -33,7 +33,11 @@ _TAKEN_ALONG = ("PATH", "PYTHONPATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "T
 
 def log_of(job: JobSpec, place: SlurmPlace) -> Path:
     """Where a job's output goes: a folder that this machine and the nodes see."""
-    return Path(place.logs).expanduser() / f"{checked_name(job.handle)}.log"
+    return log_named(checked_name(job.handle), place)
+
+
+def log_named(name: str, place: SlurmPlace) -> Path:
+    return Path(place.logs).expanduser() / f"{name}.log"
 
 
 def checked_name(name: str) -> str:
@@ -43,13 +47,24 @@ def checked_name(name: str) -> str:
     return name
 
 
-def words(job: JobSpec, place: SlurmPlace, script: Path) -> list[str]:
-    """The sbatch command. Raises UsageError for what no word can hold."""
+def words(job: JobSpec, place: SlurmPlace, script: Path, after: Sequence[str] = ()) -> list[str]:
+    """The sbatch command; `after`: what Slurm calls the jobs that must have succeeded first. Raises UsageError for what no word can hold."""
+    waits = f"afterok:{':'.join(after)}" if after else None
+    own = {"job-name": checked_name(job.handle), "comment": mark(job), "output": pattern(log_of(job, place))}
+    return [*sbatch(job, place, {**own, **dependency(waits)}), str(script), *command(job, place)]
+
+
+def dependency(text: str | None) -> dict[str, object | None]:
+    """Options. A job that waits in vain is removed by Slurm itself, so that it goes even when nobody is left who follows it."""
+    return {} if text is None else {"dependency": text, "kill-on-invalid-dep": "yes"}
+
+
+def sbatch(job: JobSpec, place: SlurmPlace, own: Mapping[str, object | None]) -> list[str]:
+    """sbatch and its options: `own`, and those that `job` shares with jobs of its kind."""
     needs = job.resources
     limit = None if job.deadline_seconds is None else math.ceil((job.deadline_seconds + 2 * STOP_SECONDS) / 60)
     options: dict[str, object | None] = {
-        "job-name": checked_name(job.handle),
-        "comment": mark(job),
+        **own,
         "nodes": needs.nodes,
         "ntasks": needs.nodes,
         "ntasks-per-node": 1,
@@ -63,12 +78,10 @@ def words(job: JobSpec, place: SlurmPlace, script: Path) -> list[str]:
         "account": place.account,
         "qos": place.qos,
         "chdir": str(Path(job.workdir).resolve()),
-        "output": _pattern(log_of(job, place)),
         "open-mode": "append",
         "export": ",".join(sorted(names(job))),
     }
-    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
-    return ["sbatch", "--parsable", "--requeue", *given, str(script), *command(job, place)]
+    return ["sbatch", "--parsable", "--requeue", *(f"--{name}={value}" for name, value in options.items() if value is not None)]
 
 
 def mark(job: JobSpec) -> str:
@@ -119,7 +132,7 @@ def environment(job: JobSpec, ours: Mapping[str, str]) -> dict[str, str]:
     return {**found, **job.surroundings}
 
 
-def _pattern(path: Path) -> str:
+def pattern(path: Path) -> str:
     """An output name in which nothing is a pattern of Slurm's (%j, and a backslash that switches patterns off)."""
     text = str(path.absolute())
     if "\\" in text:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from autoglm_ops.cluster.slurm_batch import checked_name
-from autoglm_ops.cluster.slurm_state import Seat, parse
+from autoglm_ops.cluster import slurm_array
+from autoglm_ops.cluster.slurm_state import Seat, array_size, element, parse, rows
 from autoglm_ops.errors import Refused, TryAgain, UsageError
 
 SECONDS = 60.0
@@ -34,40 +34,49 @@ def submit(words: Sequence[str], environment: Mapping[str, str]) -> int:
     return int(done.stdout.strip().partition(";")[0])
 
 
-def find(name: str) -> Seat | None:
-    """The newest job of ours with this name, as long as Slurm remembers it (MinJobAge, five minutes after its end)."""
-    mine = str(os.getuid())
-    done = _run(
-        ["squeue", "--noheader", "--all", "--states=all", f"--user={mine}", f"--name={checked_name(name)}", "--format=%A"]
-    )
+def find(handles: Collection[str]) -> dict[str, Seat]:
+    """The newest job of ours of each handle, alone or in an array, as long as Slurm remembers it (MinJobAge, five minutes after its end)."""
+    places: dict[str, tuple[int, int]] = {}
+    for number, name, comment in mine(ended=True):
+        for index, handle in enumerate(slurm_array.handles(name, comment)):
+            if handle in handles:
+                places[handle] = max(places.get(handle, (0, 0)), (number, index))
+    seats = {number: seats_of(number) for number in sorted({number for number, _ in places.values()})}
+    found = {handle: element(seats[number], index) for handle, (number, index) in places.items()}
+    return {handle: seat for handle, seat in found.items() if seat is not None}
+
+
+def mine(*, ended: bool = False) -> list[tuple[int, str, str]]:
+    """(number, name, comment) of each job or array of ours that waits or runs; `ended`: of those that Slurm remembers, too."""
+    states = ["--states=all"] if ended else []
+    done = _run(["squeue", "--noheader", "--all", *states, f"--user={os.getuid()}", "--format=%F|%j|%k"])
     if done.returncode != 0:
         raise TryAgain(f"squeue failed: {_said(done)}")
-    numbers = [int(line) for line in done.stdout.split()]
-    return show(max(numbers)) if numbers else None
+    return rows(done.stdout)
 
 
-def mine() -> list[tuple[int, str, str]]:
-    """(number, name, comment) of each job of ours that waits or runs."""
-    done = _run(["squeue", "--noheader", "--all", f"--user={os.getuid()}", "--format=%A|%j|%k"])
-    if done.returncode != 0:
-        raise TryAgain(f"squeue failed: {_said(done)}")
-    rows = (line.split("|", 2) for line in done.stdout.splitlines())
-    return [(int(number), name, comment) for number, name, comment in rows]
-
-
-def show(number: int) -> Seat | None:
-    """Job `number`, or None when Slurm does not know it (any more)."""
+def seats_of(number: int) -> list[Seat]:
+    """Job `number`, or the elements of that array, of which those that wait share a seat."""
     done = _run(["scontrol", "--oneliner", "show", "job", str(number)])
     if done.returncode != 0:
         if _GONE.search(done.stderr):
-            return None
+            return []
         raise TryAgain(f"scontrol failed: {_said(done)}")
-    return parse(done.stdout.splitlines()[0])
+    return [parse(line) for line in done.stdout.splitlines() if line.startswith("JobId=")]
 
 
-def cancel(number: int) -> None:
+def most_elements() -> int:
+    """How many elements this cluster lets an array have; 0 where it has no arrays."""
+    done = _run(["scontrol", "show", "config"])
+    if done.returncode != 0:
+        raise TryAgain(f"scontrol failed: {_said(done)}")
+    return array_size(done.stdout)
+
+
+def cancel(seats: Iterable[Seat]) -> None:
     """TERM to every task, KILL to what is left after KillWait (30 s)."""
-    done = _run(["scancel", str(number)])
+    idents = [seat.ident for seat in seats]
+    done = _run(["scancel", *idents])
     if done.returncode != 0 and not _GONE.search(done.stderr):
         raise TryAgain(f"scancel failed: {_said(done)}")
 

@@ -53,6 +53,7 @@ _ARG_START, _ENV_START = 48, 50  # proc_pid_stat(5), counted from 1
 
 def main(address: str, modules: list[str], parent: int) -> None:
     """Import `modules` (those there are), listen at `address`, and fork until `parent` dies. In a forked command it runs that, and returns."""
+    _clean_at_end(address)
     _die_with(parent)
     started = dict(os.environ)
     for name in THREADED:
@@ -168,7 +169,8 @@ class _Zygote:
     def _shed(self) -> None:
         """In a command: nothing of the zygote stays open, so that everybody's end is seen by everybody."""
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
         self._selector.close()
         for end in (self._awake, self._wake, self._listener, *self._commands.values()):
             end.close()
@@ -284,6 +286,21 @@ def _run(module: str) -> None:
     sys.stdout.flush()  # lost output is an error too, and no success
     sys.stderr.flush()
     os._exit((code or 0) & 0xFF)
+
+
+def _clean_at_end(address: str) -> None:
+    """At SIGTERM, which also comes when the parent was killed and cannot clean up itself: no socket and no folder of it stay behind."""
+    zygote = os.getpid()
+
+    def leave(number: int, frame: Any) -> None:
+        if os.getpid() == zygote:  # a command that is just being forked has this handler, too
+            with suppress(OSError):
+                Path(address).unlink()
+            with suppress(OSError):
+                Path(address).parent.rmdir()
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 def _die_with(parent: int) -> None:

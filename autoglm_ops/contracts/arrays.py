@@ -68,10 +68,11 @@ class TokenArrays:
         return np.diff(self.offsets)
 
     def take(self, rows: NDArray[np.int64]) -> TokenArrays:
-        """These rows, copied, in this order."""
+        """These rows with their weights, copied, in this order."""
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths[rows])])
         parts = [self[int(row)] for row in rows]
-        return TokenArrays(np.concatenate([*parts, np.empty(0, np.int32)]), offsets, np.asarray(self.labels)[rows])
+        weights = None if self.weights is None else np.asarray(self.weights)[rows]
+        return TokenArrays(np.concatenate([*parts, np.empty(0, np.int32)]), offsets, np.asarray(self.labels)[rows], weights)
 
 
 def write_arrays(

@@ -8,7 +8,7 @@ attempt is a claim on the key, numbered from 1; only the newest claim may publis
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -74,7 +74,8 @@ class JobSpec(Record):
     """One command for a launcher. Secrets are named here and never held.
 
     workdir is where it starts on this machine; a cluster's job starts where its image says. key and attempt are set for work that goes
-    through the store, and name the job on the cluster; store is where it finds it.
+    through the store, and name the job on the cluster; store is where it finds it. after: handles of jobs that must have succeeded before
+    it starts.
     """
 
     name: str
@@ -91,6 +92,7 @@ class JobSpec(Record):
     key: Digest | None = None
     attempt: int = 0
     store: str | None = None
+    after: tuple[str, ...] = ()
 
     @property
     def surroundings(self) -> dict[str, str]:
@@ -101,7 +103,12 @@ class JobSpec(Record):
     @property
     def handle(self) -> str:
         """The job's name on a cluster: one per key and attempt, so that it can be found again and cannot be started twice."""
-        return self.name if self.key is None else f"autoglm-{self.name}-{self.key[:16]}-{self.attempt}"
+        return self.name if self.key is None else handle_of(self.name, self.key, self.attempt)
+
+
+def handle_of(name: str, key: str, attempt: int) -> str:
+    """What an attempt on work through the store is called on a cluster."""
+    return f"autoglm-{name}-{key[:16]}-{attempt}"
 
 
 class JobStatus(Record):
@@ -115,10 +122,22 @@ class JobStatus(Record):
 
 
 class Launcher(Protocol):
-    """Runs a job to its end. A cancel (SIGTERM) ends the whole job, children included."""
+    """Runs a job to its end. A cancel (SIGTERM) ends the whole job, children included.
+
+    waits: whether a job of its can wait for others (`JobSpec.after`).
+    """
+
+    waits: bool
 
     def run(self, job: JobSpec) -> JobStatus:
         """Start the job, or follow the one of the same handle that is there already; its log goes to stderr."""
+        ...
+
+    def run_all(self, jobs: Sequence[JobSpec], slots: int | None = None) -> list[JobStatus]:
+        """As `run`, for many: beside each other where that can be, at most `slots` at one moment. How each ended, in their order.
+
+        One that cannot be started is `refused`, with the exit code of what `run` would have raised, and the others go on.
+        """
         ...
 
     def look(self, job: JobSpec) -> Seen:

@@ -10,7 +10,7 @@ from autoglm_ops.planning.candidates import Choice
 from autoglm_ops.planning.deepspeed import deepspeed_config
 from autoglm_ops.planning.layout import Layout
 from autoglm_ops.planning.memory import estimate, usable_bytes
-from autoglm_ops.planning.planner import make_plan, refuse_unless_fits
+from autoglm_ops.planning.planner import make_plan, refuse_unless_fits, settle_precision
 from autoglm_ops.planning.presets import GPUS, MODELS, described
 from autoglm_ops.planning.shapes import FAMILIES, shape_of_config
 from autoglm_ops.planning.survey import changes, kind_of, survey
@@ -28,6 +28,7 @@ __all__ = [
     "kind_of",
     "make_plan",
     "refuse_unless_fits",
+    "settle_precision",
     "shape_of_config",
     "survey",
     "usable_bytes",

@@ -44,7 +44,8 @@ class Cluster(Section):
     team: Name = "default"
     priority: Literal["low", "normal", "high"] = "normal"
     slots: int | None = Field(default=None, ge=1)
-    """Mapped tasks (trials, shards of data) that the team may have at once, over all DAG runs: an Airflow pool, autoglm-TEAM; null is no bound."""
+    """Mapped tasks (trials, shards of data) that the team may have at once, over all DAG runs: an Airflow pool, autoglm-TEAM; null is no bound.
+    And the trials of a round that a stage outside Airflow sends away, of which so many run at once."""
     quota: Quota = Quota()
     """What `autoglm cluster manifests` renders for the team: how much of Kubernetes it may have."""
     image: str | None = None

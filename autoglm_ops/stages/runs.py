@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,19 +12,17 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Resources
+from autoglm_ops.contracts.cluster import JobStatus
 from autoglm_ops.contracts.feedback import PatchSet
 from autoglm_ops.contracts.inputs import RunInfo
 from autoglm_ops.contracts.record import Completion, Record, digest_of
 from autoglm_ops.errors import AutoGLMError, UsageError
 from autoglm_ops.settings import PLACEMENT, Settings, load, load_tree, resolve
 from autoglm_ops.settings.layers import PREFIX
-from autoglm_ops.settings.placement import Cluster
 from autoglm_ops.settings.writer import write_resolved
-from autoglm_ops.stages import away, graph, loop, runner, snapshot
+from autoglm_ops.stages import asked, away, graph, locally, loop, runner, snapshot, trials_away, turns
 from autoglm_ops.stages.desk import Told
 from autoglm_ops.stages.workplace import Workplace
-from autoglm_ops.stages.workplace import home as home_of
 from autoglm_ops.tuning.rounds import Look
 from autoglm_ops.versioning import git
 
@@ -71,7 +67,7 @@ def open_run(request: Request, origin: Path, home: Path) -> RunInfo:
     Raises UsageError (no git), SettingsError, BadData (no data by then). Two openers wait for each other.
     """
     git.require_checkout(origin)
-    with _locked(home / "runs" / ".lock"):
+    with turns.taken(home / "runs" / ".lock", "another run is being opened; waiting for it"):
         known = home / "dagruns" / f"{digest_of([request.dag, request.dag_run_id])[:24]}.json"
         if known.exists():
             return RunInfo.read(known)
@@ -82,7 +78,7 @@ def open_run(request: Request, origin: Path, home: Path) -> RunInfo:
 
 def _decide(request: Request, origin: Path, home: Path) -> RunInfo:
     tree, sources = load_tree(origin / "params.yaml", overrides=request.overrides, configs=request.configs)
-    settings = resolve(tree, sources)
+    settings = asked.settled(tree, sources)
     world = snapshot.take(settings, origin, home, request.as_of, datetime.now(UTC).date())
     if not request.patched:
         world = replace(world, patches=PatchSet())
@@ -110,7 +106,7 @@ def _decide(request: Request, origin: Path, home: Path) -> RunInfo:
             }
         )
 
-    unfinished = next((info for info in listed(home) if _continues(info, request.dag, content)), None)
+    unfinished = next((info for info in listed(home) if _continues(info, request.dag, content, settings)), None)
     if unfinished is not None:
         return answer("run", f"continues the unfinished run {unfinished.run}", unfinished.run)
     if request.dag == "daily_retrain" and world.champion.content_key == content and world.champion.model:
@@ -148,24 +144,25 @@ def _create(
 
 
 def execute(run: str, name: str, home: Path, by: Callable[[Path, str], Completion] | None = None) -> Completion:
-    """Run one stage of a workspace: DVC's cache first, else the launcher (or `by`), then the one committer.
+    """Run one stage of a workspace: DVC's cache first, else the launcher (or `by`), then the one committer. Whoever comes second waits.
 
     Raises AutoGLMError with the stage's own exit code when it failed. The completion record, not the exit, is the evidence.
     """
     by = by or launch
     root = workspace(run, home)
     spec = graph.find(name)
-    runner.check_inputs(spec, root)
-    if not spec.dvc:
-        return by(root, name)
-    from autoglm_ops.versioning.dvc import Pipeline
+    with turns.alone(root):
+        runner.check_inputs(spec, root)
+        if not spec.dvc:
+            return by(root, name)
+        from autoglm_ops.versioning.dvc import Pipeline
 
-    with Pipeline(root) as pipeline:
-        if pipeline.restore(name):
-            return runner.require(name, root)
-        completion = by(root, name)
-        pipeline.commit(name)
-    return completion
+        with Pipeline(root) as pipeline:
+            if pipeline.restore(name):
+                return runner.require(name, root)
+            completion = by(root, name)
+            pipeline.commit(name)
+        return completion
 
 
 class StageFailedError(AutoGLMError):
@@ -232,13 +229,19 @@ def take(root: Path, name: str, said: JobStatus) -> Completion:
     return _believed(root, name, status)
 
 
-def ask(run: str, home: Path) -> tuple[Look, ...]:
-    """The trials that the run's study wants trained now, all at once; none when it is over, or its report is in DVC's cache."""
+def ask(run: str, home: Path, *, alone: bool = False) -> tuple[Look, ...]:
+    """The trials that the run's study wants trained now, all at once; none when it is over, or its report is in DVC's cache.
+
+    alone: who asks could only train one after the other; none then on Slurm either, where the stage itself sends a round as one array.
+    """
     from autoglm_ops.stages import trials
 
     root = workspace(run, home)
+    settings = load(root / "params.yaml")
     runner.check_inputs(graph.find(trials.STAGE), root)
-    if load(root / "params.yaml").tune.parallel == 1 or _cached(root, trials.STAGE):
+    if alone and settings.cluster.backend == "slurm" and trials_away.leave(settings):
+        return ()
+    if settings.tune.parallel == 1 or _cached(root, trials.STAGE):
         return ()
     with _without_overrides():
         return trials.ask(root)
@@ -256,7 +259,7 @@ def take_look(run: str, look: Look, home: Path) -> Told:
 def _cached(root: Path, name: str) -> bool:
     from autoglm_ops.versioning.dvc import Pipeline
 
-    with Pipeline(root) as pipeline:
+    with turns.alone(root), Pipeline(root) as pipeline:
         return pipeline.restore(name)
 
 
@@ -264,8 +267,9 @@ def launch(root: Path, name: str) -> Completion:
     """Run a stage of the workspace in a process of its own, or where `cluster` says. Raises StageFailedError with its exit code."""
     settings = load(root / "params.yaml")
     with _without_overrides():
-        gone = away.is_away(name, settings) and not _only_a_report(root, name)
-        status = away.launch(root, name, settings) if gone else here(root, name, ("stage", name), settings)
+        rounds = name == "tune" and settings.tune.parallel > 1  # the study stays: it is its trials that leave
+        gone = away.is_away(name, settings) and not rounds
+        status = away.launch(root, name, settings) if gone else locally.run(root, name, ("stage", name), settings)
     return _believed(root, name, status)
 
 
@@ -284,34 +288,6 @@ def _believed(root: Path, name: str, status: JobStatus) -> Completion:
     return runner.require(name, root)
 
 
-def here(root: Path, name: str, command: tuple[str, ...], settings: Settings) -> JobStatus:
-    """`autoglm COMMAND` with the workspace's own code, as a process of this machine called `name`."""
-    from autoglm_ops.cluster.local import LocalLauncher
-
-    job = JobSpec(
-        name=name,
-        command=(sys.executable, "-m", "autoglm_ops", *command),
-        workdir=str(root),
-        environment={"AUTOGLM_CHECKOUT": str(root), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", **_kernels(root)},
-        deadline_seconds=settings.cluster.deadline_seconds,
-        resources=_limits(settings.cluster),
-    )
-    return LocalLauncher().run(job)
-
-
-def _kernels(root: Path) -> dict[str, str]:
-    """Where a stage keeps its compiled loops: not in the workspace, where no other run would find them."""
-    place = home_of(root) / "cache" / "numba"
-    return {"NUMBA_CACHE_DIR": str(place), "NUMBA_CACHE_LOCATOR_CLASSES": "autoglm_ops.data.kernels.BySource"}
-
-
-def _limits(cluster: Cluster) -> Resources:
-    """With a cluster, `cluster.resources` is what its nodes give; without one, what a stage may use here."""
-    if cluster.backend != "local":
-        return Resources()
-    return cluster.resources.model_copy(update={"nodes": 1})
-
-
 @contextmanager
 def _without_overrides() -> Iterator[None]:
     """Overrides were resolved into params.yaml when the run was opened; a child sees only those of placement settings."""
@@ -328,9 +304,11 @@ def _without_overrides() -> Iterator[None]:
 def close_run(run: str, home: Path) -> Closed:
     """Commit the run's records, push its branch to the origin and its data to the DVC remote, tag a promoted model."""
     root = workspace(run, home)
-    done = closed(root)
-    if done is not None:
-        return done
+    with turns.alone(root):
+        return closed(root) or _close(run, root)
+
+
+def _close(run: str, root: Path) -> Closed:
     from autoglm_ops.versioning.dvc import Pipeline
 
     with Pipeline(root) as pipeline:
@@ -382,14 +360,8 @@ def prune(home: Path, keep: int, *, dry: bool = False) -> list[str]:
     return doomed
 
 
-def _continues(info: RunInfo, dag: str, content: str) -> bool:
+def _continues(info: RunInfo, dag: str, content: str, settings: Settings) -> bool:
+    """A run that may promote does not join one that may not (a backfill), or the champion would never move."""
     root = Path(info.workspace)
-    return info.dag == dag and info.content_key == content and (root / ".workspace.json").exists() and closed(root) is None
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    same = info.dag == dag and info.content_key == content and (root / ".workspace.json").exists() and closed(root) is None
+    return same and (not settings.release.promote or load(root / "params.yaml", environ={}).release.promote)

@@ -95,14 +95,17 @@ def champion(settings: Settings, home: Path) -> Champion:
 
 
 def training_hardware(settings: Settings) -> HardwareSpec:
-    """What the plan is made for: the cluster's GPUs when `train` goes there and asks for some, else this machine.
+    """What the plan is made for: the cluster's GPUs when `train` goes there and asks for some, else this machine, with so many of its own
+    GPUs at most.
 
     Several nodes count as one machine with all their GPUs. Raises SettingsError when the GPUs' kind is not named.
     """
     cluster = settings.cluster.of_team(settings.cluster.team)
     asked = cluster.resources
     if cluster.backend == "local" or "train" not in cluster.stages or not asked.gpus:
-        return hardware()
+        here = hardware()
+        limited = cluster.backend == "local" and 0 < asked.gpus < here.gpus
+        return here.model_copy(update={"gpus": asked.gpus}) if limited else here
     from autoglm_ops.planning import described
 
     if asked.gpu is None:

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from autoglm_ops.cluster import exchange, services
-from autoglm_ops.cluster.dispatch import believed, place
+from autoglm_ops.cluster.dispatch import believed, check_waits, place
 from autoglm_ops.cluster.services import Service
 from autoglm_ops.contracts.cluster import LOOKS_SECRET, JobSpec, JobStatus, Queue, Store, Work
 from autoglm_ops.contracts.record import Record
-from autoglm_ops.errors import AutoGLMError, TryAgain, UsageError
+from autoglm_ops.errors import AutoGLMError, Refused, TryAgain, UsageError
 from autoglm_ops.settings import Settings
 from autoglm_ops.stages import launchers
 from autoglm_ops.store import open_store
@@ -36,7 +36,10 @@ _CANCEL_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Request:
-    """code: a folder, an archive, s3://…; None starts in an empty folder. outputs: folders, relative to the code, that are brought back."""
+    """code: a folder, an archive, s3://…; None starts in an empty folder. outputs: folders, relative to the code, that are brought back.
+
+    after: ids of jobs that must have succeeded before it starts.
+    """
 
     command: tuple[str, ...]
     name: str = "job"
@@ -45,6 +48,7 @@ class Request:
     environment: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     logs: Path | None = None
+    after: tuple[str, ...] = ()
 
 
 class Submitted(Record):
@@ -76,14 +80,21 @@ class Standing(Record):
 
 
 def submit(request: Request, settings: Settings, home: Path) -> Submitted:
-    """Start the job; it goes on when this process ends. Raises UsageError, Refused (archive, quota, no such GPUs) or TryAgain."""
+    """Start the job; it goes on when this process ends.
+
+    Raises UsageError, Refused (archive, quota, no such GPUs, a job to wait for that has not succeeded) or TryAgain.
+    """
     settings = settings.model_copy(update={"cluster": settings.cluster.of_team(settings.cluster.team)})
     ident = _new_id(request.name)
     folder = home / "jobs" / ident
     store = open_store(settings.store.uri, home)
     launcher, python = launchers.open_launcher(settings)
+    if request.after:
+        check_waits(request.name, launcher)
+    after = _awaited(request.after, settings.cluster.backend, home)
     work = _work(request, ident, settings, store)
-    placed = place(work, _job(request, settings, home), launcher, store, python)
+    job = _job(request, settings, home).model_copy(update={"after": after})
+    placed = place(work, job, launcher, store, python)
     log = (request.logs or folder) / (f"{ident}.log" if request.logs else "log")
     kept = settings.model_dump(mode="json", include={"cluster", "store"})
     record = Submitted(
@@ -211,6 +222,25 @@ def _job(request: Request, settings: Settings, home: Path) -> JobSpec:
         priority=cluster.priority,
         store=settings.store.uri or str(home / "store"),
     )
+
+
+def _awaited(idents: tuple[str, ...], backend: str, home: Path) -> tuple[str, ...]:
+    """The handles of those that are not over. Raises UsageError for one elsewhere, Refused for one that ended otherwise than well."""
+    found = []
+    for ident in idents:
+        now = standing(ident, home)
+        if not now.over and now.backend != backend:
+            raise UsageError(
+                f"--after {ident}: it runs on {now.backend}, and a job on {backend} cannot wait for it; wait until it is over"
+            )
+        if now.over and now.state != "succeeded":
+            why = f"{now.state}: {now.reason}" if now.reason else now.state
+            raise Refused(
+                f"dependency: job {ident} has not succeeded ({why}), so what waits for it would never start; submit it again first"
+            )
+        if not now.over:
+            found.append(find(ident, home).job.handle)
+    return tuple(dict.fromkeys(found))
 
 
 def _variables(pairs: tuple[str, ...]) -> dict[str, str]:

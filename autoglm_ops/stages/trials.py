@@ -1,29 +1,24 @@
 """A study whose trials are trained at once: `ask` for a round, `train` each of its looks anywhere, and `ask` again, until nothing is asked.
 
 Only `ask` opens the study; a worker sees a look and the workspace, and leaves an answer and the trial's checkpoint in the scratch folder.
-The stage `tune` then finds every answer and writes its report. It takes itself whatever is missing, so that nothing depends on how many
-rounds somebody planned, and the same records come of `dvc repro` alone.
+The stage `tune` then finds every answer and writes its report. Whatever is missing it takes itself, or sends away by rounds
+(`trials_away`), so that nothing depends on how many rounds somebody planned, and the same records come of `dvc repro` alone.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from pathlib import Path
 
-from autoglm_ops.cluster.dispatch import run_work
 from autoglm_ops.contracts.cluster import JobStatus
-from autoglm_ops.errors import AutoGLMError, Tampered, TryAgain
-from autoglm_ops.settings import Settings, load
-from autoglm_ops.stages import away, launchers, runner, runs, tune
+from autoglm_ops.errors import AutoGLMError, TryAgain
+from autoglm_ops.settings import load
+from autoglm_ops.stages import away, locally, runner, runs, trials_away, tune
 from autoglm_ops.stages.base import Context
 from autoglm_ops.stages.desk import Attended, Desk, Told, answer, settled
 from autoglm_ops.tuning.rounds import Look
 
-STAGE = "tune"
-DEATHS = ("lost", "deadline")
-"""How a job ends over which somebody died: out of memory, deleted, too long. One that waits for its place or its quota has not begun."""
+STAGE = trials_away.STAGE
 
 
 def ask(root: Path) -> tuple[Look, ...]:
@@ -77,24 +72,20 @@ def launch(root: Path, look: Look) -> Told:
     told = desk.told(look)
     if told is not None:
         return told
-    if status.state in DEATHS or status.exit not in (1, 2, 3):
-        raise TryAgain(f"trial {look.number} has no score: {status.reason or status.state}; it is tried again")
-    why = f"trial {look.number} was not trained: {status.reason or status.state}"
-    with desk.refusing(look, why) as reasons:
+    assert status is not None  # else there was an answer
+    failed = trials_away.unanswered(look, status)
+    if isinstance(failed, TryAgain):
+        raise failed
+    with desk.refusing(look, str(failed)) as reasons:
         away.unfinished(root, STAGE, status.exit, reasons, started=started, attempt=max(1, runner.attempts(root, STAGE)))
-    raise runs.StageFailedError(why, status.exit)
+    raise runs.StageFailedError(str(failed), status.exit)
 
 
-def _job(context: Context, desk: Desk, look: Look) -> JobStatus:
-    command, root = ("trial", "run", f"--look={look.model_dump_json()}"), context.root
-    settings = load(root / "params.yaml")
-    if not away.is_away(STAGE, settings):
-        return runs.here(root, "trial", command, settings)
-    with desk.working(look, here=False):
-        status = _away(context, look, command, settings)
-    if status.state in DEATHS:
-        desk.began(look)
-    return status
+def _job(context: Context, desk: Desk, look: Look) -> JobStatus | None:
+    settings = load(context.root / "params.yaml")
+    if away.is_away(STAGE, settings):
+        return trials_away.send(context, desk, (look,))[0]
+    return locally.run(context.root, "trial", ("trial", "run", f"--look={look.model_dump_json()}"), settings)
 
 
 def over(root: Path) -> bool:
@@ -110,43 +101,3 @@ def _nobody(number: int, choices: object, since: int, to: int) -> float:
 def _ready(context: Context) -> tune.Ready | None:
     space, _, why_not = tune.searched(context)
     return None if why_not else tune.ready(context, space)
-
-
-def _away(context: Context, look: Look, command: tuple[str, ...], settings: Settings) -> JobStatus:
-    """As a job of its own: the inputs of `tune` and the trial's checkpoint go there, the answer and the next checkpoint come back."""
-    settings = settings.model_copy(update={"cluster": settings.cluster.of_team(settings.cluster.team)})
-    launcher, python = launchers.open_launcher(settings)
-    store, uri = away.store_of(context.root, settings)
-    work = away.work_of(context.root, STAGE, settings, store)
-    scratch = f"home/scratch/{context.scratch.name}"
-    kept = f"trials/trial-{look.number}"
-    inputs = dict(work.inputs)
-    if (context.scratch / kept).is_dir():
-        inputs[f"{scratch}/{kept}"] = store.put(context.scratch / kept)
-    work = work.model_copy(
-        update={
-            "name": "trial",
-            "command": ("python", "-m", "autoglm_ops", *command),
-            "inputs": inputs,
-            "outputs": (f"{scratch}/looks", f"{scratch}/{kept}"),
-            "keeps": (),
-        }
-    )
-    job = away.job_of("trial", settings, uri)
-    status = run_work(work, job, launcher, store, python)
-    with tempfile.TemporaryDirectory(prefix=".trial.", dir=context.scratch) as folder:
-        for at, (path, digest) in enumerate(sorted(status.outputs.items())):
-            _take(context, look, path.removeprefix(f"{scratch}/"), store.get(digest, Path(folder) / str(at)))
-    return status
-
-
-def _take(context: Context, look: Look, path: str, got: Path) -> None:
-    if path != "looks":
-        shutil.rmtree(context.scratch / path, ignore_errors=True)
-        (context.scratch / path).parent.mkdir(parents=True, exist_ok=True)
-        got.rename(context.scratch / path)
-        return
-    told = Desk(got).told(look)
-    if told is None:
-        raise Tampered(f"the job of trial {look.number} answered another question than it was asked; run it again")
-    Desk(context.scratch / path).tell(told)

@@ -1,4 +1,7 @@
-"""Stage `tune`: the search space, as production patched it → report.json, whose best settings `train` takes. Trials train in this process."""
+"""Stage `tune`: the search space, as production patched it → report.json, whose best settings `train` takes.
+
+Trials train in this process; those of rounds (`tune.parallel` > 1) where `cluster` says.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,12 +139,15 @@ def ready(context: Context, space: Space) -> Ready:
 
 
 def _study(made: Ready) -> tuple[TuningReport, dict[str, Any]]:
-    """Run the study to its end, here; looks that tasks of their own have taken are not taken again. With what those measured."""
+    """Run the study to its end, here or its rounds away; looks that somebody else has taken are not taken again. With what those measured."""
+    from autoglm_ops.stages import trials_away
     from autoglm_ops.tuning import study
 
     lazy = _Lazy(made.context)
     trainer = Attended(made.desk, lazy, made.restarts)
-    report = study.run(made.session(), trainer, made.budget)
+    fetch = partial(trials_away.fetch, made.context, made.desk, made.restarts)
+    sent = trials_away.leave(made.context.settings)
+    report = study.run(made.session(), trainer, made.budget, fetch=fetch if sent else None)
     objectives = made.context.settings.tune.objectives
     if len(objectives) > 1:
         done = (trial for trial in report.trials if trial.state == "complete")

@@ -82,10 +82,24 @@ class Place(Record):
     url: str | None = None
 
 
-def run(session: Session, trainer: Trainer, budget: Budget, clock: Callable[[], float] = time.monotonic) -> TuningReport:
-    """Run or continue the study, every look of it here. Raises BudgetSpent at the hard stop, Refused when no trial could be trained."""
+def run(
+    session: Session,
+    trainer: Trainer,
+    budget: Budget,
+    clock: Callable[[], float] = time.monotonic,
+    fetch: Callable[[Sequence[Look]], None] | None = None,
+) -> TuningReport:
+    """Run or continue the study. `fetch` has a round's looks taken elsewhere, at once, before `trainer` is asked for each; the time that
+    takes, in queues too, is no time of this process.
+
+    Raises BudgetSpent at the hard stop, Refused when no trial could be trained.
+    """
     started = clock()
     while looks := session.pending():
+        if fetch is not None:
+            asked = clock()
+            fetch(looks)
+            started += clock() - asked
         for look in looks:
             session.take(look, trainer)
             budget.check(clock() - started, f"in trial {look.number + 1} of {budget.trials} at step {look.to}")

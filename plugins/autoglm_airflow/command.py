@@ -24,6 +24,9 @@ GRACE_SECONDS = 20.0
 INTERRUPTED = threading.Event()
 """Set when a task was told to stop. `drive`, which shares its process with the tasks, looks here."""
 
+ALONE = "AUTOGLM_ONE_TASK_AT_A_TIME"
+"""Set while `drive` runs the tasks, which mapped ones are no gain to."""
+
 
 @dataclass(frozen=True)
 class Ended:

@@ -31,7 +31,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from autoglm_airflow import bundle
-from autoglm_airflow.command import INTERRUPTED
+from autoglm_airflow.command import ALONE, INTERRUPTED
 from autoglm_airflow.drive import stop_on_signals
 from autoglm_ops.errors import UsageError
 
@@ -127,9 +127,19 @@ def _end(session: Session, dag: DAG, run: DagRun, watch: bool) -> EndedRun:
         _watch(session, run)
     else:
         _resume(session, run)
-        _loop(session, dag, run)
+        with _alone():
+            _loop(session, dag, run)
     tasks = sum(ti.duration or 0.0 for ti in run.get_task_instances(session=session))
     return EndedRun(run.dag_id, run.run_id, DagRunState(run.state).value, time.monotonic() - started, tasks)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    os.environ[ALONE] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(ALONE, None)
 
 
 def _watch(session: Session, run: DagRun) -> None:

@@ -16,11 +16,13 @@ from airflow.sdk import BaseOperator, TriggerRule
 from airflow.sdk.exceptions import AirflowException
 
 from autoglm_airflow import requests
+from autoglm_airflow.command import ALONE
 from autoglm_airflow.operators import RunOperator, mapped
 
 MOST_ROUNDS = 24
 PAUSING = frozenset({"halving", "tunemaster", "hyperband"})
 RULE = TriggerRule.NONE_FAILED
+OVER = "nothing is left for tasks of their own: the study is over, or `tune` sends its rounds away as one"
 
 
 class AskOperator(RunOperator):
@@ -33,12 +35,13 @@ class AskOperator(RunOperator):
 
     def work(self, context: Any, event: dict[str, Any]) -> list[str]:
         if self.after is not None and not context["ti"].xcom_pull(task_ids=self.after):
-            event["reason"] = "the study is over"
+            event["reason"] = OVER
             return []
-        ended = self.command("trial", "ask", f"--in={self.info(context).run}")
+        alone = ["--alone"] if ALONE in os.environ else []
+        ended = self.command("trial", "ask", f"--in={self.info(context).run}", *alone)
         ended.check()
         looks = ended.json()
-        event["reason"] = ", ".join(f"trial {look['number']} to step {look['to']}" for look in looks) or "the study is over"
+        event["reason"] = ", ".join(f"trial {look['number']} to step {look['to']}" for look in looks) or OVER
         return [json.dumps(look, sort_keys=True) for look in looks]
 
 

@@ -11,7 +11,9 @@ these 27 configurations, so nobody has better ones to find; what differs is the 
 *grid* walks three nested loops, in each seed in another nesting and direction; *random* draws without repeats. Both train every
 configuration whole and are stopped at the first look that reaches the target; their looks cost nothing. *ours* is TuneMaster, cold: each
 look it takes costs its scoring, it is stopped only at looks it takes, and its own thinking and start-up (imports and the first model of
-curves) are added in seconds. A step's seconds are the median of what was measured.
+curves) are added in seconds. *warm* is the same on a platform's second study: it is told what a cold one of its own, on days 1 to 7, had
+looked at until it met that night's target (the grid's curves are measured on those days, too); what that one took is not counted again.
+A step's seconds are the median of what was measured.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from autoglm_ops.settings import Settings, load
 from autoglm_ops.tuning.master import TuneMaster
 from autoglm_ops.tuning.pool import Pool
 from autoglm_ops.tuning.space import Dimension, Space
+from autoglm_ops.tuning.transfer import Earlier
 
 GRID = {
     "train.learning_rate": (5e-5, 5e-4, 5e-3),
@@ -48,8 +51,11 @@ GRID = {
 }
 LOOKS = 24
 RUNGS = (1, 2, 3, 5, 8, 12, 18, 24)
+OURS, PEERS = ("cold", "warm"), ("grid", "random")
 BELOW = 0.005
 """The target, under the best of the grid."""
+EARLIER = 7
+"""Days of the study that the warm one has heard of."""
 RESAMPLES = 10_000
 SPACE = Space(
     dimensions=tuple(
@@ -63,10 +69,16 @@ def configurations() -> list[dict[str, float]]:
     return [dict(zip(GRID, values, strict=True)) for values in itertools.product(*GRID.values())]
 
 
-def cell_of(settings: Settings, choices: dict[str, float]) -> Path:
-    key = {"choices": choices, "looks": LOOKS, "train": settings.train.model_dump(), "model": settings.model.model_dump()}
+def cell_of(settings: Settings, choices: dict[str, float], days: int) -> Path:
+    key: dict[str, Any] = {
+        "choices": choices,
+        "looks": LOOKS,
+        "train": settings.train.model_dump(),
+        "model": settings.model.model_dump(),
+    }
     key |= {"seed": settings.seed, "prepare": settings.prepare.model_dump(), "tokenize": settings.tokenize.model_dump()}
     key |= {"code": code("data/tokenizer.py", "training")}
+    key |= {"days": days} if days != settings.data.days else {}
     return BENCH / "default" / f"{digest_of(key)[:16]}.json"
 
 
@@ -96,14 +108,14 @@ def measure(settings: Settings, choices: dict[str, float], found: Tokens) -> dic
     }
 
 
-def fill(settings: Settings, seconds: float) -> list[dict[str, Any] | None]:
-    """Measure what is missing while `seconds` last; a configuration that was begun is finished."""
-    stop, found = time.monotonic() + seconds, None
+def fill(settings: Settings, days: int, stop: float) -> list[dict[str, Any] | None]:
+    """Measure what is missing on these days until `stop` of the clock; a configuration that was begun is finished."""
+    found = None
     cells: list[dict[str, Any] | None] = []
     for choices in configurations():
-        path = cell_of(settings, choices)
+        path = cell_of(settings, choices, days)
         if not path.exists() and time.monotonic() < stop:
-            found = found or tokens(World(settings, "glm"), settings.data.days)
+            found = found or tokens(World(settings, "glm"), days)
             write_text(path, json.dumps(measure(settings, choices, found)) + "\n")
         cells.append(json.loads(path.read_text()) if path.exists() else None)
     return cells
@@ -141,31 +153,46 @@ def grid_order(seed: int) -> list[int]:
     return [int(place) for place in places.transpose(random.permutation(3)).ravel()]
 
 
-def replayed(cells: Sequence[dict[str, Any]], seeds: int, startup: float) -> dict[str, Any]:
-    """Seconds to the target of each method and seed."""
+def losses(cells: Sequence[dict[str, Any]]) -> tuple[np.ndarray, float]:
+    """1 less macro-F1 [configurations, looks + 1], before the first look 1; and the target."""
     loss = np.array([[1.0, *(1 - score for _, score in cell["curve"])] for cell in cells])
-    target = float(loss[:, 1:].min()) + BELOW
+    return loss, float(loss[:, 1:].min()) + BELOW
+
+
+def replayed(cells: Sequence[dict[str, Any]], past: Sequence[dict[str, Any]], seeds: int, startup: float) -> dict[str, Any]:
+    """Seconds to the target of each method and seed."""
+    loss, target = losses(cells)
     steps = cells[0]["curve"][-1][0]
     unit = float(np.median([cell["step_seconds"] for cell in cells])) * steps / LOOKS
     look = float(np.median([cell["look_seconds"] for cell in cells]))
-    seconds: dict[str, list[float]] = {"grid": [], "random": [], "ours": []}
-    told: dict[str, list[float]] = {"looks": [], "units": [], "thinking": []}
+    seconds: dict[str, list[float]] = {name: [] for name in (*PEERS, *OURS)}
+    told: dict[str, list[Any]] = {name: [] for name in OURS}
     for seed in range(seeds):
         seconds["grid"].append(whole_trainings(grid_order(seed), loss, target) * unit)
         order = np.random.default_rng((seed, 4)).permutation(len(loss)).tolist()
         seconds["random"].append(whole_trainings(order, loss, target) * unit)
-        clock, thinking = ours(cells, loss, target, seed)
-        told["looks"].append(len(clock._looks))
-        told["units"].append(clock.spent)
-        told["thinking"].append(thinking)
-        seconds["ours"].append(clock.spent * unit + len(clock._looks) * look + thinking + startup)
+        before = ours(past, *losses(past), seed)[0].told("the days before")
+        for name, earlier in zip(OURS, ((), (before,)), strict=True):
+            clock, thinking = ours(cells, loss, target, seed, earlier)
+            told[name].append({"looks": clock.looks, "units": clock.spent, "thinking": thinking})
+            seconds[name].append(clock.spent * unit + clock.looks * look + thinking + startup)
     best = float(1 - loss[:, 1:].min())
     reach = int((loss[:, 1:].min(1) <= target).sum())
     facts = {"best": best, "target": 1 - target, "reach_it": reach, "steps": steps, "unit_seconds": unit, "look_seconds": look}
-    return {**facts, "startup_seconds": startup, "seconds": seconds, "ours": told, "speedup": speedups(seconds)}
+    oracle = float((loss[:, 1:] <= target).argmax(1)[(loss[:, 1:] <= target).any(1)].min() + 1) * unit + look + startup
+    return {
+        **facts,
+        "startup_seconds": startup,
+        "oracle_seconds": oracle,
+        "seconds": seconds,
+        "told": told,
+        "speedup": speedups(seconds),
+    }
 
 
-def ours(cells: Sequence[dict[str, Any]], loss: np.ndarray, target: float, seed: int) -> tuple[Clock, float]:
+def ours(
+    cells: Sequence[dict[str, Any]], loss: np.ndarray, target: float, seed: int, earlier: Sequence[Earlier] = ()
+) -> tuple[Clock, float]:
     """The clock after TuneMaster reached the target, and the processor seconds it thought."""
     seen = np.full_like(loss, np.inf)
     seen[:, list(RUNGS)] = loss[:, list(RUNGS)]
@@ -174,34 +201,32 @@ def ours(cells: Sequence[dict[str, Any]], loss: np.ndarray, target: float, seed:
     pool = Pool(SPACE, choices)
     clock = Clock(table, Draw(everyone, everyone[:0]), pool, cap=loss.size)
     started = time.process_time()
-    clock.run(TuneMaster(pool, RUNGS, seed=seed))
+    clock.run(TuneMaster(pool, RUNGS, seed=seed, earlier=earlier))
     return clock, time.process_time() - started
 
 
 def speedups(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Mean seconds of a peer over ours, with a 95 % bootstrap interval over the seeds, and the worst seed."""
-    random, own = np.random.default_rng(0), np.array(seconds["ours"])
-    found = {}
-    for peer in ("grid", "random"):
-        theirs = np.array(seconds[peer])
+    """Mean seconds of a peer over ours, with a 95 % bootstrap interval over the seeds."""
+    random, found = np.random.default_rng(0), {}
+    for name, peer in itertools.product(OURS, PEERS):
+        own, theirs = np.array(seconds[name]), np.array(seconds[peer])
         part = random.integers(len(own), size=(RESAMPLES, len(own)))
-        drawn = theirs[part].mean(1) / own[part].mean(1)
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        found[peer] = {"mean": float(theirs.mean() / own.mean()), "low": float(low), "high": float(high)}
+        low, high = np.quantile(theirs[part].mean(1) / own[part].mean(1), [0.025, 0.975])
+        found[f"{name} / {peer}"] = {"mean": float(theirs.mean() / own.mean()), "low": float(low), "high": float(high)}
     return found
 
 
 def show(result: dict[str, Any]) -> None:
-    printed = Printed("against", "times faster", "95 % interval", "seconds", "ours", box=None)
-    own = np.mean(result["seconds"]["ours"])
-    for peer, found in result["speedup"].items():
-        theirs = np.mean(result["seconds"][peer])
+    printed = Printed("ours", "seconds", "against", "seconds", "times faster", "95 % interval", box=None)
+    means = {name: f"{np.mean(seconds):.0f}" for name, seconds in result["seconds"].items()}
+    for pair, found in result["speedup"].items():
+        name, peer = pair.split(" / ")
         interval = f"{found['low']:.1f} to {found['high']:.1f}"
-        printed.add_row(peer, f"{found['mean']:.1f}x", interval, f"{theirs:.0f}", f"{own:.0f}")
+        printed.add_row(name, means[name], peer, means[peer], f"{found['mean']:.1f}x", interval)
     Console().print(
         printed,
         f"target {result['target']:.4f} (best of the grid {result['best']:.4f}), reached by {result['reach_it']} of 27; a whole training is "
-        f"{result['steps']} steps, {result['unit_seconds'] * LOOKS:.0f} s; start-up {result['startup_seconds']:.1f} s is counted",
+        f"{result['steps']} steps, {result['unit_seconds'] * LOOKS:.0f} s; start-up {result['startup_seconds']:.1f} s is counted; who knew the quickest configuration would take {result['oracle_seconds']:.0f} s",
     )
 
 
@@ -212,12 +237,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=40)
     asked = parser.parse_args()
     settings = load(ROOT / "params.yaml", environ={}, overrides=asked.set)
-    cells = fill(settings, asked.seconds)
-    known = [cell for cell in cells if cell is not None]
-    if len(known) < len(cells):
-        Console().print(f"bench_default: {len(known)} of {len(cells)} configurations are measured; call again to go on")
+    stop = time.monotonic() + asked.seconds
+    both = [fill(settings, days, stop) for days in (settings.data.days, EARLIER)]
+    cells, past = ([cell for cell in found if cell is not None] for found in both)
+    missing = sum(map(len, both)) - len(cells) - len(past)
+    if missing:
+        Console().print(f"bench_default: {missing} of {2 * len(both[0])} trainings are not measured yet; call again to go on")
         return
-    result = replayed(known, asked.seeds, startup_seconds())
+    result = replayed(cells, past, asked.seeds, startup_seconds())
     show(result)
     write_text(BENCH / "default.json", json.dumps({"set": asked.set, "grid": GRID, **result}, indent=1) + "\n")
 

@@ -150,6 +150,15 @@ class Clock:
                 return Reached(self.spent, len(self._trials), True)
         return Reached(self.spent, len(self._trials), False)
 
+    @property
+    def looks(self) -> int:
+        return len(self._looks)
+
+    def told(self, name: str) -> Earlier:
+        """What the strategy saw, as a study that later ones hear of."""
+        trials = tuple(Told.model_construct(choices=trial.choices, curve=trial.curve) for trial in self._trials)
+        return Earlier.model_construct(name=name, steps=self._steps, trials=trials)
+
     def _start(self, choices: dict[str, Any]) -> int:
         wanted = np.array(self._pool.space.features(choices))
         gaps = ((self._features - wanted) ** 2).sum(1)

@@ -69,6 +69,13 @@ def test_no_such_gpus_is_a_reason_at_once(bench: Bench) -> None:
     assert refused.value.reasons[0].startswith("unschedulable")
 
 
+def test_an_array_that_is_not_taken_is_refused_for_each_of_its_jobs(bench: Bench) -> None:
+    bench.job = JOB.model_copy(update={"resources": Resources(gpus=9)})
+    ended = bench.run_all([work("pass"), work("pass # too")])
+    assert [(one.state, one.exit) for one in ended] == [("refused", 3)] * 2
+    assert "Requested node configuration is not available" in ended[0].reason
+
+
 def test_more_nodes_than_there_are_is_a_reason_and_leaves_no_job(bench: Bench) -> None:
     """Slurm takes the job, and says only afterwards that it can never start."""
     bench.job = JOB.model_copy(update={"resources": Resources(nodes=512)})

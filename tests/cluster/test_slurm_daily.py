@@ -1,6 +1,5 @@
-"""The README's chapter "On Slurm": `autoglm run` with nothing changed but placement. Each trial is a job, and `train`
-is one that is requeued half-way, under the real daily_retrain. `autoglm run` drives one task at a time; what a scheduler's workers start at
-once is in test_slurm_trials."""
+"""The README's chapter "On Slurm": `autoglm run` with nothing changed but placement. Each round of trials is an array, and `train` a job
+that is requeued half-way, under the real daily_retrain. What a scheduler's workers start at once is in test_slurm_trials."""
 
 from __future__ import annotations
 
@@ -48,6 +47,7 @@ def test_daily_retrain_tunes_and_trains_on_slurm(tmp_path: Path) -> None:
         "a requeued job is the same attempt, and its log is the task's"
     )
     assert TuningReport.read(root / "out" / "tune" / "report.json").best
+    assert "are Slurm's array" in logs["task_id=tune"], "`autoglm run` takes one task at a time, so the stage sends its rounds"
     assert json.loads((checkout.home / "latest" / "summary.json").read_text())["release"]["alias"] == "champion"
     assert command("squeue", "--noheader") == "", "no job is left"
     replayed(replace(checkout, extra={**placed, "AUTOGLM__CLUSTER__BACKEND": "local"}), root)

@@ -55,6 +55,22 @@ def test_what_the_cluster_refuses_is_no_job(submit: Calls) -> None:
     assert said.exit == 2 and "cluster.slurm.prefix" in said.err
 
 
+def test_a_job_waits_for_others_and_is_refused_once_one_of_them_has_failed(submit: Calls) -> None:
+    first, failing = submit.submitted(ticks=8), submit.submitted(ticks=15, code=4)
+    both = [word for ident in (first, failing) for word in ("--after", ident)]
+    then, never = submit.submitted("--after", first), submit.submitted(*both)
+    assert "Dependency" in command("squeue", "--noheader", "--states=PENDING", "--format=%r")
+    assert submit("status", then, "--json").json["state"] == "pending"
+    assert submit.ended(then)["state"] == "succeeded" and submit.ended(first)["state"] == "succeeded"
+    ended = submit.ended(never)
+    assert (ended["state"], ended["exit"]) == ("refused", 3) and "DependencyNeverSatisfied" in ended["reason"]
+    assert submit.ended(failing)["exit"] == 4
+    said = submit("--after", failing, "--", "true")
+    assert said.exit == 3 and f"job {failing} has not succeeded (failed" in said.err
+    assert submit.submitted("--after", first) and queue().count("autoglm-job-") == 1, "what has succeeded is not waited for"
+    submit.ended(submit("list", "--json").json[0]["id"])
+
+
 def test_doctor_says_whether_the_controller_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTOGLM__CLUSTER__BACKEND", "slurm")
     monkeypatch.setenv("AUTOGLM_CHECKOUT", str(ROOT))

@@ -1,4 +1,4 @@
-"""The trials of a round as Slurm jobs beside each other, launched at once as a scheduler's workers launch mapped tasks."""
+"""The trials of a round as Slurm jobs beside each other: launched at once as a scheduler's workers launch mapped tasks, and as one array."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from on_slurm import command, needs_slurm
 from train_workspace import workspace
 from two_nodes import cannot, two_nodes
 
+from autoglm_ops.contracts.record import digest_tree
 from autoglm_ops.stages import trials
 from autoglm_ops.stages.runner import run_stage
 
-pytestmark = [needs_slurm, pytest.mark.skipif(bool(cannot()), reason=str(cannot()))]
+pytestmark = needs_slurm
 
 
 @pytest.fixture
@@ -29,6 +30,7 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.skipif(bool(cannot()), reason=str(cannot()))
 def test_the_trials_of_a_round_run_beside_each_other(two: None, tmp_path: Path) -> None:
     root = workspace(tmp_path / "w", tune={"trials": 2, "steps": 12, "parallel": 2, "looks": 2})
     (root / "autoglm_ops").symlink_to(ROOT / "autoglm_ops")
@@ -45,4 +47,26 @@ def test_the_trials_of_a_round_run_beside_each_other(two: None, tmp_path: Path) 
     assert [one.result().look for one in told] == list(looks) and len(looks) == 2
     assert all(one.result().score is not None for one in told)
     assert max(map(len, seen)) == 2, "both ran at one moment"
+    assert command("squeue", "--noheader") == "", "no job is left"
+
+
+def test_outside_airflow_a_round_is_one_array_and_the_records_are_those_of_this_machine(tmp_path: Path) -> None:
+    """`autoglm stage tune`, as `dvc repro` calls it."""
+    tune = {"trials": 3, "steps": 8, "parallel": 3, "strategy": "random"}
+    here, away = workspace(tmp_path / "here", tune=tune), workspace(tmp_path / "away", tune=tune)
+    (away / "autoglm_ops").symlink_to(ROOT / "autoglm_ops")
+    placed(away, backend="slurm", deadline_seconds=280, slots=2, slurm={"logs": str(tmp_path / "logs")})
+    for root in (here, away):
+        run_stage("plan", root)
+    run_stage("tune", here)
+    arrays: set[str] = set()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_stage, "tune", away)
+        while not running.done():
+            arrays |= set(command("squeue", "--noheader", "--array", "--format=%F_%K %j").splitlines())
+            time.sleep(0.1)
+        running.result()
+    assert digest_tree(away / "out" / "tune") == digest_tree(here / "out" / "tune")
+    assert len({line.partition("_")[0] for line in arrays}) == 1 and len(arrays) == 3, arrays
+    assert all("autoglm-trial-array-" in line for line in arrays)
     assert command("squeue", "--noheader") == "", "no job is left"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autoglm_ops.cluster import exchange
-from autoglm_ops.cluster.dispatch import run_work
+from autoglm_ops.cluster.dispatch import run_work, run_works
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Launcher, Store, Work
 from autoglm_ops.contracts.record import digest_path
 from autoglm_ops.errors import Tampered
@@ -34,6 +34,9 @@ class Bench:
 
     def run(self, work: Work) -> JobStatus:
         return run_work(work, self.job.model_copy(update={"store": self.uri}), self.launcher, self.store, self.python)
+
+    def run_all(self, works: list[Work], slots: int | None = None) -> list[JobStatus]:
+        return run_works(works, self.job.model_copy(update={"store": self.uri}), self.launcher, self.store, self.python, slots)
 
     def put(self, name: str, **files: str) -> str:
         folder = self.folder / "given" / name
@@ -83,6 +86,16 @@ class LauncherContract:
         bench.run(failing)
         bench.run(failing)
         assert exchange.newest(bench.store, exchange.describe(bench.store, failing)) == 2
+
+    def test_of_many_at_once_each_has_its_own_inputs_end_and_next_attempt(self, bench: Bench, tmp_path: Path) -> None:
+        code = WRITE + "n = int(open('in/n').read()); n == 1 and sys.exit(3); p.joinpath('n').write_text(str(n * n))"
+        works = [work(f"import sys; {code}", inputs={"in": bench.put(f"in{n}", n=str(n))}) for n in range(3)]
+        ended = bench.run_all(works, slots=2)
+        assert [(one.state, one.exit) for one in ended] == [("succeeded", 0), ("failed", 3), ("succeeded", 0)]
+        got = [bench.store.get(ended[n].outputs["out/made"], tmp_path / str(n)) / "n" for n in (0, 2)]
+        assert [path.read_text() for path in got] == ["0", "4"]
+        assert [one.exit for one in bench.run_all(works)] == [0, 3, 0]
+        assert [exchange.newest(bench.store, exchange.describe(bench.store, one)) for one in works] == [1, 2, 1]
 
     def test_a_deadline_is_a_refusal(self, bench: Bench) -> None:
         status = bench.run(work("import time; time.sleep(600)", deadline_seconds=1.0))

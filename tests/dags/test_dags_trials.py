@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowException
 from test_dags_operators import opened
 
 from autoglm_airflow import requests
+from autoglm_airflow.command import ALONE
 from autoglm_airflow.trials import AskOperator, TrialOperator, planned
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +46,15 @@ def test_ask_pushes_the_trials_and_asks_no_more_once_it_is_over(world: Any, pull
     assert [json.loads(text) for text in AskOperator(task_id="ask_1").work(context, {})] == [LOOK]
     assert AskOperator(task_id="ask_2", after="ask_1").work(context, {}) == []
     assert len(world.calls("trial", "ask")) == 1  # ask_1 pushed nothing into this context
+
+
+def test_who_drives_one_task_at_a_time_says_so(world: Any, pulled: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    world.plan(rounds=[[]])
+    monkeypatch.setenv(ALONE, "1")
+    event: dict[str, Any] = {}
+    assert AskOperator(task_id="ask_1").work(opened(world, pulled), event) == []
+    assert "`tune` sends its rounds away" in event["reason"]
+    assert world.calls("trial", "ask")[0][-1] == "--alone"
 
 
 def test_a_worker_that_dies_to_the_end_is_left_to_the_next_round(world: Any, pulled: Callable[..., Any]) -> None:

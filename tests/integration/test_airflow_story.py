@@ -20,6 +20,7 @@ from s3_server import BUCKET, KEYS, serve_s3
 from autoglm_ops.cluster.process import marked
 from autoglm_ops.cluster.services import Services
 from autoglm_ops.contracts.production import SignalsOfDay
+from autoglm_ops.contracts.record import Completion
 from autoglm_ops.settings import load
 from autoglm_ops.stages import replay
 from autoglm_ops.stages.faults import reported
@@ -111,6 +112,26 @@ def test_runs_by_rest_an_alias_moved_in_mlflow_and_a_rollback(platform: Platform
     client.close()
 
 
+def test_the_form_by_rest_makes_a_clusters_journey_and_gpus_that_are_not_here_are_refused_at_once(platform: Platform) -> None:
+    """`cluster.rehearse` is a cluster backend on one machine: fresh folders, through the store."""
+    place = "/api/v2/dags/train_on_demand/dagRuns"
+    for bad in ({"precision": "int8"}, {"gpus": -1}, {"gpu_kind": "gtx-1080"}):
+        assert platform.api.call("POST", place, {"logical_date": None, "conf": bad})[0] == 400, bad
+    refused = platform.api.trigger("train_on_demand", {"gpus": 1, "set": {"cluster.rehearse": True}})
+    asked = {"precision": "bf16", "gpus": 0, "tune": False, "as_of": "2026-03-03", "set": {"cluster.rehearse": True}}
+    name = platform.api.trigger("train_on_demand", asked)
+    until(lambda: platform.api.state("train_on_demand", name) in DONE, seconds=600)
+    assert platform.api.state("train_on_demand", name) == "success", platform.checkout.logs()
+    assert platform.api.state("train_on_demand", refused) == "failed"
+    code, log = platform.api.call("GET", f"{place}/{refused}/taskInstances/open_run/logs/1")
+    assert code == 200 and "cluster.backend is local and this machine has no GPUs" in json.dumps(log)
+    [run] = [
+        root for root in _workspaces(platform.checkout.home) if "train_on_demand" in (root / "inputs" / "run.json").read_text()
+    ]
+    assert json.loads((run / "out" / "plan" / "plan.json").read_text())["precision"] == "bf16"
+    assert "job_seconds" in Completion.read(run / "completed" / "train.json").measured, "through the store"
+
+
 def test_labels_that_come_back_to_the_live_server_start_a_study_and_a_retraining(platform: Platform) -> None:
     """The loop under the scheduler. The labels say the opposite of the truth, so what the champion promised is clearly missed."""
     batch = list(replay.traffic(load(ROOT / "params.yaml", environ={})))[DAYS]
@@ -153,6 +174,10 @@ def test_a_new_object_in_the_bucket_starts_a_build_of_the_dataset_within_a_minut
     assert runs()[0]["run_type"] == "asset_triggered"
     [dataset] = json.loads(platform.checkout.call("data", "list", "--json").splitlines()[-1])
     assert dataset["kept"] == 50
+
+
+def _workspaces(home: Path) -> list[Path]:
+    return [path.parents[1] for path in (home / "runs").glob("[!.]*/inputs/run.json")]
 
 
 def _serves(client: Client, version: int) -> bool:

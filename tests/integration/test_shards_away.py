@@ -70,6 +70,7 @@ def in_a_bucket(tmp_path: Path) -> dict[str, object]:
     return {**AWAY, "secrets": ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"], "environment": compiled}
 
 
+@pytest.mark.slow
 def test_the_shards_of_a_bucket_are_read_by_their_jobs(
     bucket: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,10 +14,13 @@ from pathlib import Path
 import pytest
 from train_workspace import workspace
 
+from autoglm_ops.cluster.local import LocalLauncher
+from autoglm_ops.contracts.cluster import JOB_STORE, JobSpec, JobStatus
 from autoglm_ops.contracts.record import Completion, digest_tree
 from autoglm_ops.contracts.training import TuningReport
 from autoglm_ops.errors import UsageError
-from autoglm_ops.stages import runner, runs, trials
+from autoglm_ops.settings import load
+from autoglm_ops.stages import runner, runs, trials, trials_away
 from autoglm_ops.stages.desk import Desk
 from autoglm_ops.stages.runner import run_stage
 from autoglm_ops.tuning.rounds import Look
@@ -82,6 +85,46 @@ def test_through_the_store_as_on_a_cluster_a_look_is_the_same(tmp_path: Path) ->
     scratch = runner.context_of("tune", away).scratch
     assert list((scratch / "trials" / "trial-1").rglob("*.safetensors"))  # what the next round continues from came back
     assert trials.launch(away, first[1]) == there
+
+
+class Unlucky(LocalLauncher):
+    """This machine, where the first job to be started is lost."""
+
+    lost = 0
+
+    def run(self, job: JobSpec) -> JobStatus:
+        if not self.lost:
+            Unlucky.lost += 1
+            return JobStatus(state="lost", exit=75, seconds=0, reason="lost: its node burned down")
+        return super().run(job)
+
+
+def test_a_round_that_is_sent_away_leaves_the_bytes_of_one_trained_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Through the store as on a cluster, by `runs exec` as by `dvc repro`: the study stays, its trials leave, one of them twice."""
+    monkeypatch.setattr("autoglm_ops.stages.launchers.local", lambda settings: (Unlucky(), sys.executable))
+    tune = {"trials": 2, "steps": 8, "parallel": 2, "strategy": "random"}
+    here, away = workspace(tmp_path / "here", tune=tune), workspace(tmp_path / "away", tune=tune)
+    (away / "autoglm_ops").symlink_to(ROOT / "autoglm_ops")
+    params = away / "params.yaml"
+    params.write_text(params.read_text() + "cluster: {rehearse: true}\n")
+    for root in (here, away):
+        run_stage("plan", root)
+    run_stage("tune", here)
+    capfd.readouterr()
+    done = run_stage("tune", away)
+    said = capfd.readouterr().err
+    assert said.count("attempt 1: succeeded") == said.count("attempt 2: succeeded") == 1, said
+    assert digest_tree(away / "out" / "tune") == digest_tree(here / "out" / "tune")
+    assert done.measured["trials"].keys() == {"0", "1"}
+
+
+def test_a_job_trains_its_own_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(prepared(tmp_path / "w") / "params.yaml", overrides=("cluster.rehearse=true",))
+    assert trials_away.leave(settings)
+    monkeypatch.setenv(JOB_STORE, "s3://b/p")
+    assert not trials_away.leave(settings)
 
 
 def test_a_refused_trial_of_a_round_stands_in_the_studys_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

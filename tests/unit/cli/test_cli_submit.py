@@ -149,3 +149,24 @@ def test_F18_an_id_never_leads_out_of_the_jobs(submit: Calls, verb: str) -> None
         said = submit(verb, "--", bad)
         assert said.exit == 2 and "is not a job's id" in said.err, (bad, said)
     assert "no job 'job-123456'" in submit(verb, "job-123456").err
+
+
+def test_only_slurms_jobs_can_wait_for_others(submit: Calls) -> None:
+    ident = submit.submitted()
+    submit.ended(ident)
+    said = submit("--after", ident, "--", "true")
+    assert said.exit == 2 and "only Slurm's jobs can; set cluster.backend to slurm" in said.err
+    assert [row["id"] for row in submit("list", "--json").json] == [ident]
+
+
+def test_what_cannot_be_waited_for_is_said_before_a_cluster_is_asked(submit: Calls) -> None:
+    failed, going = submit.submitted(code=4), submit.submitted(ticks=600)
+    submit.ended(failed)
+    for ident, code, words in (
+        (failed, 3, "has not succeeded (failed: exit: it ended with exit code 4)"),
+        (going, 2, "it runs on local, and a job on slurm cannot wait for it"),
+        ("no-such", 2, "no job 'no-such'"),
+    ):
+        said = submit("--backend", "slurm", "--after", ident, "--", "true")
+        assert said.exit == code and words in said.err
+    submit("cancel", going)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -122,6 +123,7 @@ def test_a_sweep_cut_short_anywhere_is_finished_by_the_next(
 
         return call
 
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # a kill leaves its folder: here, where it goes with the test
     with monkeypatch.context() as patch:
         for name in ("unlink", "replace"):
             patch.setattr(os, name, counted(getattr(os, name)))

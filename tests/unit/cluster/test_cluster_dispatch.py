@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from autoglm_ops.cluster import exchange
-from autoglm_ops.cluster.dispatch import run_work
+from autoglm_ops.cluster.dispatch import run_work, run_works
+from autoglm_ops.cluster.many import in_turn
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen, Store, Work, WorkResult
+from autoglm_ops.errors import UsageError
 from autoglm_ops.store import open_store
 
 WORK = Work(name="train", command=("python", "-c", ""))
@@ -18,6 +21,8 @@ FINE = JobStatus(state="succeeded", exit=0, seconds=1)
 
 class Scripted:
     """A cluster that says what the test wants, and remembers what it was given."""
+
+    waits = False
 
     def __init__(self, says: JobStatus, sees: Seen = "absent", leaves: tuple[Store, str] | None = None) -> None:
         self.says, self.sees, self.leaves = says, sees, leaves
@@ -36,6 +41,9 @@ class Scripted:
             }
             exchange.publish(store, WorkResult.model_validate(values))
         return self.says
+
+    def run_all(self, jobs: Sequence[JobSpec], slots: int | None = None) -> list[JobStatus]:
+        return in_turn(self.run, jobs)
 
     def look(self, job: JobSpec) -> Seen:
         return self.sees
@@ -82,3 +90,20 @@ def test_done_work_starts_nothing(store: Store) -> None:
     run_work(WORK, JOB, Scripted(FINE, leaves=(store, "succeeded")), store, "python")
     idle = Scripted(FINE)
     assert run_work(WORK, JOB, idle, store, "python").state == "succeeded" and idle.ran == []
+
+
+def test_of_many_only_what_is_not_done_is_run_and_each_gets_its_own_answer(store: Store) -> None:
+    works = [WORK.model_copy(update={"name": name}) for name in "abc"]
+    assert run_work(works[1], JOB, Scripted(FINE, leaves=(store, "succeeded")), store, "python").state == "succeeded"
+    launcher = Scripted(FINE, leaves=(store, "failed"))
+    assert [(status.state, status.exit) for status in run_works(works, JOB, launcher, store, "python")] == [
+        ("failed", 3), ("succeeded", 0), ("failed", 3),
+    ]  # fmt: skip
+    assert [job.key for job in launcher.ran] == [exchange.describe(store, works[at]) for at in (0, 2)]
+
+
+def test_a_job_that_is_to_wait_is_refused_where_none_can(store: Store) -> None:
+    launcher = Scripted(FINE)
+    with pytest.raises(UsageError, match="only Slurm's jobs can"):
+        run_work(WORK, JOB.model_copy(update={"after": ("other",)}), launcher, store, "python")
+    assert not launcher.ran and exchange.newest(store, exchange.describe(store, WORK)) == 0

@@ -331,6 +331,25 @@ def test_no_zygote_where_its_interpreter_is_missing(tmp_path: Path, caplog: pyte
     assert "imports everything anew" in caplog.text
 
 
+def test_a_killed_owner_leaves_nothing_of_its_zygote(tmp_path: Path):
+    place = tmp_path / "tmp"
+    place.mkdir()
+    code = (
+        "import sys, time; from pathlib import Path; from autoglm_ops.cluster.forked import zygote_of\n"
+        f"with zygote_of(Path({str(tmp_path / 'log')!r}), ['json']): time.sleep(60)"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(place)})
+    limit = time.monotonic() + 30
+    while not list(place.glob("*/zygote")):
+        assert time.monotonic() < limit and owner.poll() is None
+        time.sleep(0.02)
+    owner.kill()
+    owner.wait()
+    while list(place.iterdir()):
+        assert time.monotonic() < limit, list(place.rglob("*"))
+        time.sleep(0.02)
+
+
 def test_when_the_zygote_dies_its_children_end_and_the_next_starts_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with zygote_of(tmp_path / "log", []) as variables:
         monkeypatch.setenv(ADDRESS, variables[ADDRESS])

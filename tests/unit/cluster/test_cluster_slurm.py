@@ -47,13 +47,18 @@ def test_a_job_becomes_these_words() -> None:
         secrets=("TOKEN",),
     )
     assert slurm_batch.words(spec, place, SCRIPT) == [
-        "sbatch", "--parsable", "--requeue", "--job-name=autoglm-train-aaaaaaaaaaaaaaaa-3", f"--comment=autoglm/{'a' * 64}/3/vision", "--nodes=2",
-        "--ntasks=2", "--ntasks-per-node=1", "--gpus-per-node=4", "--cpus-per-task=8", "--mem=30720M", "--time=4", "--signal=TERM@60",
-        "--nice=1000", "--partition=gpu", "--account=vision", "--qos=long", "--chdir=/w",
-        "--output=/shared/logs/autoglm-train-aaaaaaaaaaaaaaaa-3.log", "--open-mode=append",
+        "sbatch", "--parsable", "--requeue", "--job-name=autoglm-train-aaaaaaaaaaaaaaaa-3", f"--comment=autoglm/{'a' * 64}/3/vision",
+        "--output=/shared/logs/autoglm-train-aaaaaaaaaaaaaaaa-3.log", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--gpus-per-node=4", "--cpus-per-task=8", "--mem=30720M", "--time=4", "--signal=TERM@60",
+        "--nice=1000", "--partition=gpu", "--account=vision", "--qos=long", "--chdir=/w", "--open-mode=append",
         "--export=AUTOGLM_JOB_ATTEMPT,AUTOGLM_JOB_STORE,HOME,LANG,LC_ALL,PATH,PYTHONPATH,TMPDIR,TOKEN,TZ,USER",
         "/tmp/job.sh", "python", "-m", "x",
     ]  # fmt: skip
+
+
+def test_a_job_that_waits_for_others_says_for_which() -> None:
+    words = slurm_batch.words(job(), PLACE, SCRIPT, ("7", "9_3"))
+    assert "--dependency=afterok:7:9_3" in words and "--kill-on-invalid-dep=yes" in words
+    assert not [word for word in slurm_batch.words(job(), PLACE, SCRIPT) if "dep" in word]
 
 
 def test_a_comment_tells_our_jobs_from_others() -> None:

@@ -74,6 +74,15 @@ def test_the_same_dag_run_keeps_its_key_and_another_trigger_finds_the_unfinished
     assert open_run(request("manual__3", "train_on_demand"), origin, home).run != first.run
 
 
+def test_a_run_that_may_promote_joins_none_that_may_not(origin: Path, home: Path) -> None:
+    """A backfill and the daily run of the same work at once: whichever is first, the champion moves when the daily run may move it."""
+    backfill = request("backfill__1", overrides=("release.promote=false",))
+    barred = open_run(backfill, origin, home)
+    daily = open_run(request("scheduled__1"), origin, home)
+    assert (daily.run != barred.run, daily.content_key) == (True, barred.content_key)
+    assert open_run(request("backfill__2", overrides=("release.promote=false",)), origin, home).run == daily.run
+
+
 def test_once_opened_a_dag_run_keeps_its_key_though_the_checkout_moves_on(origin: Path, home: Path) -> None:
     first = open_run(request(), origin, home)
     (origin / "params.yaml").write_text((origin / "params.yaml").read_text().replace("seed: 7", "seed: 8"))

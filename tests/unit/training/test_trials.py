@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,11 @@ def test_folds_share_no_row_and_cover_all(rows: Rows, tmp_path: Path) -> None:
     assert sum(len(fold.validation) for fold in folds) == 60 and all(len(fold.train) == 40 for fold in folds)
     assert np.array_equal(folds[1].validation[0], rows.train[1])
     assert 0 <= Trials(tmp_path, folds, prepare)(0, A, 0, 4) <= 1
+
+
+def test_a_fold_keeps_the_weights_of_its_rows(rows: Rows) -> None:
+    weights = np.linspace(0.5, 1.5, len(rows.train)).astype(np.float32)
+    folds = folds_of(replace(rows, train=replace(rows.train, weights=weights)), 3)
+    for number, fold in enumerate(folds):
+        assert fold.train.weights is not None
+        assert fold.train.weights.tolist() == [weight for place, weight in enumerate(weights.tolist()) if place % 3 != number]

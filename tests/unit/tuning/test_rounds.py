@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,16 @@ def test_a_trial_that_fails_in_a_round_leaves_the_others(tmp_path: Path) -> None
             session.take(look, diverges)
     states = [trial.state for trial in session.report().trials]
     assert states[1] == "failed" and "failed" not in states[:1] + states[2:] and len(states) == 5
+
+
+def test_rounds_are_fetched_whole_and_the_time_they_wait_in_a_queue_is_not_the_studys(tmp_path: Path) -> None:
+    now, fetched = [0.0], list[tuple[Look, ...]]()
+
+    def fetch(looks: Sequence[Look]) -> None:
+        now[0] += 10_000
+        fetched.append(tuple(looks))
+
+    budget = budget_of("tpe", 3)
+    report = run(fresh(tmp_path / "away", "tpe", 3), one.quality, budget, clock=lambda: now[0], fetch=fetch)
+    assert report.to_json() == whole(tmp_path / "here", "tpe", 3).to_json()
+    assert budget.seconds < 10_000 and max(map(len, fetched)) == 3

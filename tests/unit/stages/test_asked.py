@@ -1,0 +1,86 @@
+"""What a run asks for itself counts over its team's settings, and is refused before any work where it cannot be had."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoglm_ops.errors import SettingsError, UsageError
+from autoglm_ops.settings import load_tree
+from autoglm_ops.stages import asked, runs, snapshot
+from autoglm_ops.stages.runs import Request
+
+ROOT = Path(__file__).parents[3]
+TEAM = 'cluster.teams={"default": {"resources": {"gpus": 4, "cpu": 8}, "priority": "high"}}'
+AWAY = "cluster.backend=kubernetes"
+
+
+def settled(*overrides: str, environ: dict[str, str] | None = None) -> Any:
+    tree, sources = load_tree(ROOT / "params.yaml", overrides=overrides, environ=environ or {})
+    return asked.settled(tree, sources)
+
+
+@given(
+    gpus=st.none() | st.integers(0, 64), cpu=st.none() | st.integers(1, 64), priority=st.sampled_from([None, "low", "normal"])
+)
+def test_the_runs_word_is_the_last_and_the_teams_counts_where_it_has_none(gpus: Any, cpu: Any, priority: Any) -> None:
+    words = {"resources.gpus": gpus, "resources.cpu": cpu, "priority": priority}
+    said = [f"cluster.{key}={value}" for key, value in words.items() if value is not None]
+    kind = ["cluster.resources.gpu=l40s"] if gpus != 0 else []
+    cluster = settled(AWAY, TEAM, *said, *kind).cluster.of_team("default")
+    assert cluster.resources.gpus == (4 if gpus is None else gpus)
+    assert cluster.resources.cpu == (8 if cpu is None else cpu)
+    assert cluster.priority == (priority or "high")
+
+
+def test_another_teams_settings_stay_and_the_deployments_do_not_count_as_asked() -> None:
+    cluster = settled(AWAY, TEAM.replace("default", "vision"), "cluster.resources.gpus=1", "cluster.resources.gpu=l40s").cluster
+    assert (cluster.of_team("default").resources.gpus, cluster.of_team("vision").resources.gpus) == (1, 4)
+    deployed = settled(AWAY, TEAM, "cluster.resources.gpu=l40s", environ={"AUTOGLM__CLUSTER__RESOURCES__GPUS": "1"}).cluster
+    assert deployed.of_team("default").resources.gpus == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "said"),
+    [
+        (["cluster.resources.gpus=2"], SettingsError, "gpus = 2, but cluster.backend is local and this machine has no GPUs"),
+        (["cluster.resources.gpus=2", "cluster.rehearse=true"], SettingsError, "this machine has no GPUs"),
+        (["cluster.resources.gpu=l40s"], SettingsError, "'l40s' is a kind of GPU, and cluster.resources.gpus is 0"),
+        ([AWAY, "cluster.resources.gpu=l40s"], SettingsError, r"leave it out, or say how many"),
+        ([AWAY, "cluster.resources.gpus=2"], SettingsError, "names no kind"),
+        ([AWAY, "cluster.resources.gpus=2", "cluster.resources.gpu=gtx"], UsageError, "'gtx' is not known; choose from"),
+        ([AWAY, "cluster.resources.gpus=65", "cluster.resources.gpu=l40s"], SettingsError, "less than or equal to 64"),
+        (["train.precision=fp16"], UsageError, "needs a GPU"),
+        (["train.precision=int8"], SettingsError, "'auto', 'fp32', 'bf16' or 'fp16'"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_before_there_is_a_workspace(
+    overrides: list[str], error: type[Exception], said: str, tmp_path: Path
+) -> None:
+    request = Request("train_on_demand", "manual__1", date(2026, 1, 9), overrides=tuple(overrides))
+    with pytest.raises(error, match=said):
+        runs.open_run(request, ROOT, tmp_path)
+    assert not [path for path in (tmp_path / "runs").iterdir() if path.name != ".lock"]
+
+
+def test_gpus_of_this_machine_are_asked_for_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nprintf 'Fake, 24564\\nFake, 24564\\n'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for gpus, seen in ((0, 2), (1, 1), (2, 2)):
+        assert snapshot.training_hardware(settled(f"cluster.resources.gpus={gpus}")).gpus == seen
+    with pytest.raises(SettingsError, match="this machine has 2 GPUs"):
+        settled("cluster.resources.gpus=3")
+    with pytest.raises(SettingsError, match="whose GPUs are seen"):
+        settled("cluster.resources.gpus=1", "cluster.resources.gpu=l40s")
+    assert settled("train.precision=fp16").train.precision == "fp16"
+
+
+def test_a_deployments_gpus_do_not_keep_its_settings_from_a_laptop() -> None:
+    assert settled(environ={"AUTOGLM__CLUSTER__RESOURCES__GPUS": "4"}).cluster.resources.gpus == 4
