@@ -46,7 +46,10 @@ def serve_s3(folder: Path, host: str = "127.0.0.1") -> Iterator[dict[str, str]]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([*command, *flags, "-master.volumeSizeLimitMB=64"], stdout=log, stderr=log, cwd=folder)
+        # Of 8 volumes, which is the default, its own files may take 7: a bucket is full with 64 MB then.
+        server = subprocess.Popen(
+            [*command, *flags, "-master.volumeSizeLimitMB=64", "-volume.max=200"], stdout=log, stderr=log, cwd=folder
+        )
         try:
             _wait(endpoint, server)
             _make_bucket(endpoint)
