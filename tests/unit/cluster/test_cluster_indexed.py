@@ -99,7 +99,20 @@ def test_whatever_a_team_may_set_a_jobset_takes() -> None:
         priority_classes={"normal": "team-normal"}, service_account="jobs",
     )  # fmt: skip
     for resources in (Resources(nodes=2), Resources(nodes=9, gpus=8, cpu=1.5, memory_gib=0.5)):
-        read_jobset(manifests("jobset", job(resources=resources), place)[0])
+        [whole] = manifests("jobset", job(resources=resources), place)
+        read_jobset(whole)
+        [replicated] = whole["spec"]["replicatedJobs"]
+        asked = replicated["template"]["spec"]
+        pod = asked["template"]["spec"]
+        assert (asked["completions"], asked["parallelism"]) == (resources.nodes, resources.nodes)
+        assert (pod["nodeSelector"], pod["affinity"], pod["tolerations"]) == (
+            {"zone": "a"}, affinity, [{"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoSchedule"}],
+        )  # fmt: skip
+        assert (pod["runtimeClassName"], pod["imagePullSecrets"], pod["priorityClassName"], pod["serviceAccountName"]) == (
+            "gvisor", [{"name": "pull"}], "team-normal", "jobs",
+        )  # fmt: skip
+        limits = pod["containers"][0]["resources"].get("limits", {})  # without amounts the namespace's LimitRange gives them
+        assert limits.get("nvidia.com/gpu") == (str(resources.gpus) if resources.gpus else None)
 
 
 @pytest.mark.parametrize(
