@@ -19,6 +19,7 @@ from pod_standard import restricted
 
 from autoglm_airflow import pipeline, requests
 from autoglm_airflow import pods as pods_module
+from autoglm_airflow.datasets import BuildOperator, BuildTaskOperator, PlanBuildOperator
 from autoglm_airflow.operators import OpenRunOperator, StageOperator
 from autoglm_airflow.pods import TrainOnKubernetes
 from autoglm_airflow.podwatch import PodTrigger, WatchedAsync
@@ -138,9 +139,29 @@ def test_a_refusal_by_the_api_server_keeps_its_own_words() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["cluster", "cluster.kubernetes.images", "cluster.kubernetes", "cluster.secrets", "cluster.environment", "cluster.teams.a", "store.uri", "store", "tracking.uri"]
+    "key", ["cluster", "cluster.kubernetes.images", "cluster.kubernetes", "cluster.secrets", "cluster.environment", "cluster.teams.a", "cluster.image", "store.uri", "store", "tracking.uri"]
 )  # fmt: skip
 def test_a_form_may_not_set_what_the_deployment_owns(pulled: Callable[..., Any], key: str) -> None:
     context = pulled(params={"as_of": None, "set": {key: json.dumps({"images": ["evil"]})}, "promote": None, "tune": None})
     with pytest.raises(AirflowFailException, match="set by the deployment"):
         requests.of(context, {}, {}, None)
+
+
+@pytest.mark.parametrize(
+    "key", [" cluster.kubernetes.images", "\tstore.uri", "\u00a0cluster.secrets", 'cluster={"kubernetes": {"images": ["evil:1"]}} #', ""]
+)  # fmt: skip
+def test_a_key_that_would_be_read_as_another_is_refused(pulled: Callable[..., Any], key: str) -> None:
+    """Where a key is read, blanks around it go, and what is behind a '=' is a value."""
+    context = pulled(params={"as_of": None, "set": {key: ["evil:1"]}, "promote": None, "tune": None})
+    with pytest.raises(AirflowFailException, match="is no setting's name"):
+        requests.of(context, {}, {}, None)
+
+
+@pytest.mark.parametrize("operator", [PlanBuildOperator(task_id="plan"), BuildTaskOperator(phase="read")], ids=["plan", "read"])
+@pytest.mark.parametrize("key", ["store.uri", "cluster.slurm", " cluster.kubernetes.images"])
+def test_the_form_of_a_build_may_not_either(world: Any, pulled: Callable[..., Any], operator: BuildOperator, key: str) -> None:
+    """Its shards are jobs, too."""
+    context = pulled(xcoms={"plan": {"work": "w"}}, params={"location": None, "set": {key: "x"}})
+    with pytest.raises(AirflowFailException, match=r"set by the deployment|no setting's name"):
+        operator.execute(context)
+    assert world.calls() == []
