@@ -146,6 +146,8 @@ def _result(store: Store, digest: str, key: str) -> WorkResult:
     result = _get(store, digest, "result.json", WorkResult)
     if result.key != key:
         raise Tampered(f"the store answers for job {key[:16]} with the result of {result.key[:16]}: it was changed")
+    for path in result.outputs:  # whoever may write to the store says where we are to write
+        inside(path)
     return result
 
 
