@@ -22,6 +22,11 @@ def seen(pod: Pod) -> Seen:
     return "ended" if phase in ("Succeeded", "Failed") else "running" if phase == "Running" else "pending"
 
 
+def leaving(pod: Pod) -> bool:
+    """Whether it was told to stop, by whomever."""
+    return bool(pod.get("metadata", {}).get("deletionTimestamp"))
+
+
 def verdict(pod: Pod, seconds: float) -> JobStatus:
     """How an ended pod ended. What it did is said by the store alone."""
     status = pod.get("status", {})
@@ -38,7 +43,7 @@ def verdict(pod: Pod, seconds: float) -> JobStatus:
         return JobStatus(state="lost", exit=Refused.exit_code, seconds=seconds, reason=_out_of_memory(pod))
     if code == 0:
         return JobStatus(state="succeeded", exit=0, seconds=seconds)
-    if (code in _SIGNALLED or not ended) and pod.get("metadata", {}).get("deletionTimestamp"):
+    if (code in _SIGNALLED or not ended) and leaving(pod):
         return deleted(seconds)
     said = str(ended.get("message", "")).strip().splitlines()[-1:]
     return JobStatus(
@@ -88,6 +93,13 @@ def outlook(pod: Pod, seconds: float) -> JobStatus | None:
 
 def deleted(seconds: float) -> JobStatus:
     return _lost("deleted: somebody removed the pod, or its node was drained", seconds)
+
+
+def silent(pod: Pod, seconds: float) -> JobStatus:
+    """Of a pod that should have ended and of which nobody says so."""
+    what = "was told to stop" if leaving(pod) else "ran past its deadline"
+    name = pod.get("spec", {}).get("nodeName", "its node")
+    return _lost(f"node: the pod {what}, and {name} does not say that it ended: the node is lost", seconds)
 
 
 def refused(message: str, code: int) -> JobStatus | None:
