@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,33 @@ def test_a_refusal_is_told_from_a_controller_that_is_away(
     fake(tmp_path, "sbatch", f"echo {shlex.quote(said)} >&2; exit 1", monkeypatch)
     with pytest.raises(error, match=r"not available|policy|Unable to contact|timed out"):
         slurm_commands.submit(["sbatch"], {"PATH": str(tmp_path) + ":/bin:/usr/bin"})
+
+
+def test_a_persons_shell_changes_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """$SQUEUE_NAMES had hidden our jobs, so that each was started twice; after $SLURM_TIME_FORMAT=relative each was over its deadline at once.
+
+    The commands here take from the environment what the real ones do.
+    """
+    fake(tmp_path, "squeue", '[ -n "$SQUEUE_NAMES$SQUEUE_PARTITION" ] || echo "7|autoglm-x|-"', monkeypatch)
+    moment = '[ "$SLURM_TIME_FORMAT" = relative ] && echo "20:14:06" || date -d @1700000000 +%FT%T'
+    fake(tmp_path, "scontrol", f'echo "JobId=7 JobName=x JobState=RUNNING Reason=None StartTime=$({moment})"', monkeypatch)
+    for name, value in {"SQUEUE_NAMES": "mine", "SQUEUE_PARTITION": "gpu", "SLURM_TIME_FORMAT": "relative"}.items():
+        monkeypatch.setenv(name, value)
+    assert slurm_commands.mine() == [(7, "autoglm-x", "-")]
+    assert slurm_commands.seats_of(7)[0].started == 1_700_000_000
+
+
+def test_F26_an_hour_that_comes_twice_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """02:30 of the night when the clocks go back: it had been the first one, and a deadline an hour early."""
+    started = 1_698_543_000  # 2023-10-29 01:30 UTC, the second 02:30 in Berlin
+    fake(tmp_path, "scontrol", f'echo "JobId=7 JobState=RUNNING StartTime=$(date -d @{started} +%FT%T)"', monkeypatch)
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        assert slurm_commands.seats_of(7)[0].started == started
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
 
 
 def test_without_the_commands_it_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
