@@ -138,8 +138,8 @@ def _run(work: Work, root: Path, more: dict[str, str]) -> JobStatus:
 
 
 def _clean(work: Work) -> Callable[[str], str]:
-    """Takes the secrets' values out of a line. A value too short to be a secret would blot out half of what is said."""
-    values = [value for name in work.secrets if len(value := os.environ.get(name, "")) >= _SHORTEST]
+    """Takes the secrets' values out of a line."""
+    values = sorted({line for name in work.secrets for line in _lines_of(name)}, key=len, reverse=True)
 
     def clean(text: str) -> str:
         for value in values:
@@ -149,9 +149,15 @@ def _clean(work: Work) -> Callable[[str], str]:
     return clean
 
 
+def _lines_of(name: str) -> list[str]:
+    """What of a secret can stand in one line: a key has many, a file of one word ends in an empty one, and however it is escaped a break
+    is not itself. Too short a line is no secret, and would blot out half of what is said."""
+    return [line for text in os.environ.get(name, "").splitlines() if len(line := text.strip()) >= _SHORTEST]
+
+
 def _refuse_secrets(folder: Path, work: Work) -> None:
-    """A secret in a record would be in the store for ever. Weights are not read for it."""
-    secrets = {name: value.encode() for name in work.secrets if len(value := os.environ.get(name, "")) >= _SHORTEST}
+    """A secret in a record would be in the store for ever; its longest line speaks for it. Weights are not read for it."""
+    secrets = {name: max(lines, key=len).encode() for name in work.secrets if (lines := _lines_of(name))}
     for path in folder.rglob("*"):
         content = path.read_bytes() if secrets and path.is_file() and path.stat().st_size <= _READ else b""
         for name, secret in secrets.items():

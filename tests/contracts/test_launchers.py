@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launcher_contract import Bench, LauncherContract
+from launcher_contract import WRITE, Bench, LauncherContract, work
 
 from autoglm_ops.cluster.local import LocalLauncher
 from autoglm_ops.store import open_store
@@ -28,6 +28,27 @@ class TestLocalLauncher(LauncherContract):
             uri = f"{request.getfixturevalue('s3')}/{tmp_path.name}"
         monkeypatch.setenv("BENCH_SECRET", "correct-horse-battery")
         return Bench(LocalLauncher(grace=2), open_store(uri, tmp_path), uri, sys.executable, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "secret", ["correct-horse-battery\n", "-----BEGIN KEY-----\ncorrect-horse-0\ncorrect-horse-1\n-----END KEY-----\n", "correct\r\ncorrect-horse-2"]
+)  # fmt: skip
+def test_F28_a_secret_of_more_than_one_line_is_in_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], secret: str
+) -> None:
+    """A Secret made from a file ends in a line break, and a key has many lines: none of them was the value."""
+    monkeypatch.setenv("BENCH_SECRET", secret)
+    monkeypatch.setenv("BENCH_OTHER", "correct-h")
+    store = str(tmp_path / "store")
+    bench = Bench(LocalLauncher(grace=2), open_store(store, tmp_path), store, sys.executable, tmp_path)
+    tell = "s = os.environ['BENCH_SECRET']; print(s, [s], s.strip() + ' is it', flush=True); "
+    said = bench.run(work(WRITE + tell + "p.joinpath('x').write_text('1')", secrets=("BENCH_OTHER", "BENCH_SECRET")))
+    heard = capfd.readouterr().err
+    assert said.state == "succeeded" and "is it" in heard and "orse" not in heard
+    kept = bench.run(
+        work(WRITE + "import json; p.joinpath('x').write_text(json.dumps(dict(os.environ)))", secrets=("BENCH_SECRET",))
+    )
+    assert (kept.state, kept.exit) == ("failed", 3) and "holds the value of the secret BENCH_SECRET" in kept.reason
 
 
 def test_a_cancel_ends_the_work_and_leaves_no_result(tmp_path: Path) -> None:
