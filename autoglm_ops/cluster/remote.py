@@ -11,13 +11,12 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from autoglm_ops import logs
+from autoglm_ops import logs, tempfolder
 from autoglm_ops.cluster import exchange, keeping
 from autoglm_ops.cluster.local import CANCELLED, ended_status, environment_of, stopped_by_signals
 from autoglm_ops.cluster.meeting import arrange, find, surroundings
@@ -46,9 +45,9 @@ def main(key: str) -> int:
         log.info("attempt %d finished this job already", done.attempt)
         return done.exit
     work = exchange.described(store, key)
-    with tempfile.TemporaryDirectory(prefix="autoglm-job-", dir=os.environ.get(PLACE), ignore_cleanup_errors=True) as folder:
+    with tempfolder.owned("autoglm-job-", os.environ.get(PLACE)) as folder:
         try:
-            return _attempt(store, work, key, attempt, Path(folder) / "work")
+            return _attempt(store, work, key, attempt, folder / "work")
         except Refused as error:  # the record says why, whatever becomes of this pod's log
             said = _clean(work)(str(error))
             _publish(store, WorkResult(key=key, attempt=attempt, state="failed", exit=error.exit_code, seconds=0, reason=said))

@@ -101,7 +101,7 @@ def test_a_result_of_another_job_is_no_answer(uri: str) -> None:
         exchange.finished(store, other)
 
 
-@pytest.mark.parametrize("path", ["../../keys", "/root/.ssh", "out/../../x", "a\0b"])
+@pytest.mark.parametrize("path", ["../../keys", "/etc/cron.d", "out/../../x", "a\0b"])
 def test_F18_a_result_that_would_lead_out_of_its_folder_is_refused(uri: str, path: str) -> None:
     """Jobs write results, and a launcher lays down what they name: a job with the team's keys had chosen folders of the launcher's machine."""
     store = opened(uri)

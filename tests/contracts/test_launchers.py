@@ -76,3 +76,19 @@ def wait_for(true: Callable[[], bool], seconds: float = 30) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_what_a_killed_job_left_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a node's own disk lay its inputs and its checkpoints, for good."""
+    place, store = tmp_path / "place", str(tmp_path / "store")
+    place.mkdir()
+    monkeypatch.setenv("AUTOGLM_JOB_FOLDER", str(place))
+    bench = Bench(LocalLauncher(grace=2), open_store(store, tmp_path), store, sys.executable, tmp_path)
+    killed = work(
+        f"import os, signal, time; open({str(tmp_path / 'was')!r}, 'w').write(os.getcwd()); os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)"
+    )
+    assert bench.run(killed).state == "failed"
+    left = Path((tmp_path / "was").read_text())
+    assert left.is_dir() and left.is_relative_to(place)
+    assert bench.run(work(WRITE + "p.joinpath('x').write_text('1')")).state == "succeeded"
+    assert list(place.iterdir()) == []
