@@ -126,10 +126,13 @@ def fits(asked: str, limit: str) -> bool:
 def over(quotas: Sequence[Mapping[str, Any]], asked: Mapping[str, float]) -> list[str]:
     """Which ResourceQuotas a job would break, with name, request, use and limit: the check before anything is sent.
 
-    asked: a quota's resource name ("requests.memory", "pods") -> the amount over all pods of the job.
+    asked: a quota's resource name ("requests.memory", "pods") -> the amount over all pods of the job. A quota with a scope (other
+    priorities, pods without a deadline) may not be about this job at all: that is the cluster's to say.
     """
     broken = []
     for quota in quotas:
+        if {"scopes", "scopeSelector"} & (quota.get("spec") or {}).keys():
+            continue
         hard, used = (quota.get("status", {}).get(part) or {} for part in ("hard", "used"))
         for name, value in sorted(hard.items()):
             wanted = asked.get(name, 0.0)
@@ -153,17 +156,21 @@ def asked(manifests: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 _UNITS = {
+    "n": 1e-9,
+    "u": 1e-6,
     "m": 1e-3,
     "k": 1e3,
     "M": 1e6,
     "G": 1e9,
     "T": 1e12,
     "P": 1e15,
+    "E": 1e18,
     "Ki": 2**10,
     "Mi": 2**20,
     "Gi": 2**30,
     "Ti": 2**40,
     "Pi": 2**50,
+    "Ei": 2**60,
 }
 
 
