@@ -147,6 +147,56 @@ def test_a_form_may_not_set_what_the_deployment_owns(pulled: Callable[..., Any],
         requests.of(context, {}, {}, None)
 
 
+class Cluster:
+    """The pods of a namespace by name, as the operator asks for them."""
+
+    def __init__(self, *names: str) -> None:
+        self.pods = {name: pod_of(name) for name in names}
+        self.created: list[str] = []
+
+    def get_pod(self, name: str, namespace: str) -> Any:
+        if name not in self.pods:
+            raise ApiException(status=404)
+        return self.pods[name]
+
+    def list_namespaced_pod(self, **_: Any) -> Any:
+        return SimpleNamespace(items=list(self.pods.values()))
+
+    def create_pod(self, pod: Any) -> Any:
+        if pod.metadata.name in self.pods:
+            raise ApiException(status=409, reason="Conflict")
+        self.created.append(pod.metadata.name)
+        return pod
+
+    def get(self, key: str) -> Any:
+        """Airflow's memory of a task."""
+        return {"name": "train-1", "namespace": "n"}
+
+    def set(self, key: str, value: Any) -> None:
+        pass
+
+
+def pod_of(name: str) -> Any:
+    from kubernetes.client import V1ObjectMeta, V1Pod, V1PodStatus
+
+    return V1Pod(
+        metadata=V1ObjectMeta(name=name, namespace="n", labels={"try_number": "1"}), status=V1PodStatus(phase="Running")
+    )
+
+
+@pytest.mark.parametrize(
+    ("there", "created"), [(("train-1",), ["train-2"]), (("train-2",), []), (("train-1", "train-2"), []), ((), ["train-2"])]
+)
+def test_a_task_attends_the_pod_of_its_attempt_and_no_other(there: tuple[str, ...], created: list[str]) -> None:
+    """An older attempt's pod, which a lost node keeps "Running" for good, had been taken for it; one of another DAG run had not been found."""
+    cluster, operator = Cluster(*there), TrainOnKubernetes(stage="train", kubernetes_conn_id=None)
+    vars(operator).update(hook=cluster, client=cluster, pod_manager=cluster, full_pod_spec=pod_of("train-2"))
+    ti = SimpleNamespace(dag_id="d", task_id="train", map_index=-1, try_number=2)
+    context: Any = {"ti": ti, "run_id": "r", "dag": SimpleNamespace(), "task_state_store": cluster}
+    assert operator.get_or_create_pod(pod_of("train-2"), context).metadata.name == "train-2"
+    assert cluster.created == created
+
+
 @pytest.mark.parametrize(
     "key", [" cluster.kubernetes.images", "\tstore.uri", "\u00a0cluster.secrets", 'cluster={"kubernetes": {"images": ["evil:1"]}} #', ""]
 )  # fmt: skip
