@@ -44,6 +44,7 @@ def main(key: str) -> int:
     if (done := exchange.finished(store, key)) is not None:
         log.info("attempt %d finished this job already", done.attempt)
         return done.exit
+    exchange.check_newest(store, key, attempt)  # one that was overtaken before it began, or is requeued, would work for nothing
     work = exchange.described(store, key)
     with tempfolder.owned("autoglm-job-", os.environ.get(PLACE)) as folder:
         try:

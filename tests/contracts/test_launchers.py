@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 from launcher_contract import WRITE, Bench, LauncherContract, work
 
+from autoglm_ops.cluster import exchange
 from autoglm_ops.cluster.local import LocalLauncher
+from autoglm_ops.contracts.cluster import JobSpec
 from autoglm_ops.store import open_store
 
 
@@ -49,6 +51,18 @@ def test_F28_a_secret_of_more_than_one_line_is_in_no_line(
         work(WRITE + "import json; p.joinpath('x').write_text(json.dumps(dict(os.environ)))", secrets=("BENCH_SECRET",))
     )
     assert (kept.state, kept.exit) == ("failed", 3) and "holds the value of the secret BENCH_SECRET" in kept.reason
+
+
+def test_an_attempt_that_was_overtaken_does_not_begin(tmp_path: Path) -> None:
+    """Two schedulers at once: the second claims before the first has sent its job, which had then trained to its end for nothing."""
+    uri = str(tmp_path / "store")
+    store = open_store(uri, tmp_path)
+    key = exchange.describe(store, work(f"open({str(tmp_path / 'began')!r}, 'w').close()"))
+    assert [exchange.claim(store, key) for _ in range(2)] == [1, 2]
+    command = (sys.executable, "-m", "autoglm_ops.cluster.remote", key)
+    first = JobSpec(name="bench", command=command, key=key, attempt=1, store=uri)
+    assert LocalLauncher(grace=2).run(first).exit == 75 and not (tmp_path / "began").exists()
+    assert LocalLauncher(grace=2).run(first.model_copy(update={"attempt": 2})).exit == 0 and (tmp_path / "began").exists()
 
 
 def test_a_cancel_ends_the_work_and_leaves_no_result(tmp_path: Path) -> None:
