@@ -149,6 +149,14 @@ def standing(ident: str, home: Path) -> Standing:
     return _standing(record, state=_going(record, folder, settings, home))
 
 
+def glance(record: Submitted, home: Path) -> Standing:
+    """As `standing`, in a list of jobs: of one whose store or cluster does not answer it is `unknown`, and why."""
+    try:
+        return standing(record.id, home)
+    except AutoGLMError as error:
+        return _standing(record, state="unknown", reason=str(error))
+
+
 def cancel(ident: str, home: Path) -> Standing:
     """End the job and everything it started, here or on its cluster. One that is over stays as it ended."""
     now = standing(ident, home)

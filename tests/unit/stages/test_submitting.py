@@ -73,6 +73,22 @@ def test_a_keeper_that_finds_the_cluster_away_does_not_say_that_the_job_failed(c
     assert cluster.sees == "absent"
 
 
+def test_one_job_whose_cluster_is_away_does_not_hide_the_others(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [submitting.submit(submitting.Request(command=("true",)), Settings(), tmp_path) for _ in range(2)]
+    look = cluster.look
+
+    def away(job: JobSpec) -> Seen:
+        if job == jobs[0].job:
+            raise TryAgain("the API server does not answer")
+        return look(job)
+
+    monkeypatch.setattr(cluster, "look", away)
+    shown = [submitting.glance(record, tmp_path) for record in submitting.listed(tmp_path)]
+    assert [(now.state, now.reason) for now in shown] == [("running", ""), ("unknown", "the API server does not answer")]
+
+
 def test_a_folder_for_logs_that_cannot_be_is_said_before_anything_is_sent(cluster: Cluster, tmp_path: Path) -> None:
     """The job had been running by then, and nobody knew its id."""
     (tmp_path / "file").touch()
