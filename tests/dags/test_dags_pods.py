@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.cncf.kubernetes.utils.pod_manager import PodNotFoundException
+from airflow.providers.cncf.kubernetes.utils.pod_manager import PodLaunchTimeoutException, PodNotFoundException
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client.exceptions import ApiException
 
@@ -22,7 +22,8 @@ from autoglm_airflow import pods as pods_module
 from autoglm_airflow.datasets import BuildOperator, BuildTaskOperator, PlanBuildOperator
 from autoglm_airflow.operators import OpenRunOperator, StageOperator
 from autoglm_airflow.pods import TrainOnKubernetes
-from autoglm_airflow.podwatch import PodTrigger, WatchedAsync
+from autoglm_airflow.podwatch import PodTrigger, Watched, WatchedAsync
+from autoglm_ops.cluster.patience import FAREWELL_SECONDS, Farewell
 from autoglm_ops.cluster.pod import pods
 from autoglm_ops.contracts.cluster import JobSpec, Resources
 from autoglm_ops.contracts.placement import KubernetesPlace
@@ -145,6 +146,30 @@ def test_a_form_may_not_set_what_the_deployment_owns(pulled: Callable[..., Any],
     context = pulled(params={"as_of": None, "set": {key: json.dumps({"images": ["evil"]})}, "promote": None, "tune": None})
     with pytest.raises(AirflowFailException, match="set by the deployment"):
         requests.of(context, {}, {}, None)
+
+
+def test_a_pod_on_a_lost_node_is_given_up_under_airflow_too() -> None:
+    """Kubernetes calls it Running for good: neither a worker nor the triggerer had ever stopped waiting for it."""
+    now, pod = 0.0, pod_of("train-1")
+    watched, trigger = Watched(kube_client=SimpleNamespace(read_namespaced_pod=lambda *_: pod)), PodTrigger.__new__(PodTrigger)
+    trigger.base_container_name = "job"
+    for one in (watched, trigger):
+        vars(one)["_farewell"] = Farewell(None, lambda: now)
+
+    def look() -> None:
+        assert watched.read_pod(pod) is pod
+        trigger.define_pod_container_state(pod)
+
+    look()
+    now = 1e6
+    look()
+    pod.metadata.deletion_timestamp = "2026-01-14T05:00:00Z"
+    look()
+    now += FAREWELL_SECONDS + 1
+    for again in (lambda: watched.read_pod(pod), lambda: trigger.define_pod_container_state(pod)):
+        with pytest.raises(PodLaunchTimeoutException, match="node: the pod was told to stop") as raised:
+            again()
+        assert pods_module._fault(raised.value).exit == 75
 
 
 class Cluster:
