@@ -53,6 +53,19 @@ def test_F28_a_secret_of_more_than_one_line_is_in_no_line(
     assert (kept.state, kept.exit) == ("failed", 3) and "holds the value of the secret BENCH_SECRET" in kept.reason
 
 
+@pytest.mark.parametrize("value", ["correct-horse-battery", "correct-h\udce9rse"], ids=["text", "bytes"])
+def test_F28_a_secret_in_a_large_output_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """A log of some megabytes had been stored unread."""
+    monkeypatch.setenv("BENCH_SECRET", value)
+    store = str(tmp_path / "store")
+    bench = Bench(LocalLauncher(grace=2), open_store(store, tmp_path), store, sys.executable, tmp_path)
+    tell = (
+        "p.joinpath('empty').touch(); p.joinpath('log').write_bytes(bytes(6 << 20) + os.environb[b'BENCH_SECRET'] + bytes(9))"
+    )
+    said = bench.run(work(WRITE + tell, secrets=("BENCH_SECRET",)))
+    assert (said.state, said.exit, said.outputs) == ("failed", 3, {}) and "log holds the value of the secret" in said.reason
+
+
 def test_an_attempt_that_was_overtaken_does_not_begin(tmp_path: Path) -> None:
     """Two schedulers at once: the second claims before the first has sent its job, which had then trained to its end for nothing."""
     uri = str(tmp_path / "store")
