@@ -104,7 +104,7 @@ def list_jobs(as_json: AsJson = False) -> None:
     from autoglm_ops.stages import submitting
 
     records = list(submitting.listed(home()))
-    rows = [(record, submitting.standing(record.id, home())) for record in records]
+    rows = [(record, submitting.glance(record, home())) for record in records]
     if as_json:
         show_json([now.model_dump(mode="json") for _, now in rows])
         return

@@ -16,6 +16,7 @@ from autoglm_ops.cluster.exchange import Kept, slot
 from autoglm_ops.cluster.meeting import Meeting
 from autoglm_ops.contracts.cluster import Entry, Shelf, Work, WorkResult
 from autoglm_ops.contracts.record import Record
+from autoglm_ops.errors import Tampered
 
 KINDS: Mapping[str, type[Record]] = {"work.json": Work, "result.json": WorkResult, "kept.json": Kept, "posted.json": Meeting}
 """An artefact that holds one file of such a name is a job's record."""
@@ -43,8 +44,17 @@ class Doomed:
 
 
 def find(store: Shelf, before: float, kept: Collection[str]) -> Doomed:
-    """What jobs of before `before` (seconds since the epoch) alone lead to. `kept`: digests that something else holds. Removes nothing."""
-    return decide(list(_records(store, store.entries())), dict(store.notes()), before, kept)
+    """What jobs of before `before` (seconds since the epoch) alone lead to. `kept`: digests that something else holds. Removes nothing.
+
+    Raises Tampered for a job's record that cannot be read: what it leads to is not known.
+    """
+    strangers: dict[str, Tampered] = {}
+    records, notes = list(_records(store, store.entries(), strangers)), dict(store.notes())
+    told = {digest for name, digest in notes.items() if name.partition("/")[0] in NOTES}
+    for digest, error in strangers.items():
+        if digest in told or f"attempt/{slot(digest, 1)}" in notes:
+            raise error
+    return decide(records, notes, before, kept)
 
 
 def clear(store: Shelf, doomed: Doomed, before: float) -> int:
@@ -100,12 +110,18 @@ def _numbered(kind: str, key: str, notes: Mapping[str, str], first: int = 1) -> 
     return names
 
 
-def _records(store: Shelf, entries: Iterable[Entry]) -> Iterator[Held]:
+def _records(store: Shelf, entries: Iterable[Entry], strangers: dict[str, Tampered]) -> Iterator[Held]:
+    """`strangers` gets what has a record's name and is none: a job's output may be called result.json."""
     with tempfile.TemporaryDirectory(prefix="autoglm-collect-") as folder:
         for number, entry in enumerate(entries):
             name = next(iter(entry.files))
             if len(entry.files) == 1 and name in KINDS:
-                record = KINDS[name].read(store.get(entry.digest, Path(folder) / str(number)) / name)
+                path = store.get(entry.digest, Path(folder) / str(number)) / name
+                try:
+                    record = KINDS[name].read(path)
+                except Tampered as error:
+                    strangers[entry.digest] = error
+                    continue
                 yield Held(entry.digest, name, entry.at, frozenset(_leads(record)))
 
 

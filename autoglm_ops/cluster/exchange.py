@@ -72,6 +72,12 @@ def newest(store: Store, key: str) -> int:
     return _last(store, "attempt", key)
 
 
+def check_newest(store: Store, key: str, attempt: int) -> None:
+    """Raises Fenced when a newer attempt has claimed the key."""
+    if store.noted(f"attempt/{slot(key, attempt + 1)}") is not None:
+        raise Fenced(f"attempt {attempt} on job {key[:16]} is not the newest any more; what it does is dropped")
+
+
 def publish(store: Store, result: WorkResult) -> WorkResult:
     """Keep how an attempt ended; a success becomes the key's result unless there is one. Returns the one that stands.
 
@@ -79,8 +85,7 @@ def publish(store: Store, result: WorkResult) -> WorkResult:
     """
     if (done := finished(store, result.key)) is not None:
         return done
-    if store.noted(f"attempt/{slot(result.key, result.attempt + 1)}") is not None:
-        raise Fenced(f"attempt {result.attempt} on job {result.key[:16]} is not the newest any more; its result is dropped")
+    check_newest(store, result.key, result.attempt)
     kept = _put(store, "result.json", result)
     if result.state != "succeeded":
         return _result(store, store.note(f"result/{slot(result.key, result.attempt)}", kept), result.key)
@@ -146,6 +151,8 @@ def _result(store: Store, digest: str, key: str) -> WorkResult:
     result = _get(store, digest, "result.json", WorkResult)
     if result.key != key:
         raise Tampered(f"the store answers for job {key[:16]} with the result of {result.key[:16]}: it was changed")
+    for path in result.outputs:  # whoever may write to the store says where we are to write
+        inside(path)
     return result
 
 

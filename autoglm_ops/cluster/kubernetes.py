@@ -23,7 +23,7 @@ from kubernetes.config.config_exception import ConfigException
 from autoglm_ops.cluster import podstate
 from autoglm_ops.cluster.local import CANCELLED, Flag, on_signals, sink_of
 from autoglm_ops.cluster.many import at_once
-from autoglm_ops.cluster.patience import Patience
+from autoglm_ops.cluster.patience import Farewell, Patience
 from autoglm_ops.cluster.pod import APP, CONTAINER, GRACE_SECONDS, KEY, Manifest, names, pods, selector
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen
 from autoglm_ops.contracts.placement import KubernetesPlace
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 BUDGET_SECONDS = 120.0
+REQUEST_SECONDS = (5.0, 30.0)
+"""To connect, and between two bytes of an answer: a server, or a way to it, that went silent says nothing at all."""
 Sink = Callable[[str, bytes], None]
 
 
@@ -87,9 +89,9 @@ class KubernetesLauncher:
         return manifests
 
     def look(self, job: JobSpec) -> Seen:
-        """The state of the pod of rank 0."""
+        """The state of the pod of rank 0. One that was told to stop is nothing to be followed: on a node that is lost it stays for good."""
         pod = self._pod(names(job)[0])
-        return "absent" if pod is None else podstate.seen(pod)
+        return "absent" if pod is None else "ended" if podstate.leaving(pod) else podstate.seen(pod)
 
     def follow(self, job: JobSpec) -> JobStatus:
         """The log of rank 0 to stderr until the pods end: the first that fails ends the job, else all have to succeed.
@@ -127,7 +129,7 @@ class KubernetesLauncher:
         return gone
 
     def _wait(self, job: JobSpec, stop: Flag) -> JobStatus:
-        started, patience = time.monotonic(), Patience(self._start)
+        started, patience, farewell = time.monotonic(), Patience(self._start), Farewell(job.deadline_seconds)
         ever: set[str] = set()
         while not stop:
             seconds = round(time.monotonic() - started, 3)
@@ -135,13 +137,14 @@ class KubernetesLauncher:
             lost = [name for name, pod in found.items() if pod is None and name in ever]
             if lost or all(pod is None for pod in found.values()):
                 return podstate.deleted(seconds)
-            ever |= {name for name, pod in found.items() if pod is not None}
-            ended = [podstate.verdict(pod, seconds) for pod in found.values() if pod and podstate.seen(pod) == "ended"]
+            there = {name: pod for name, pod in found.items() if pod is not None}
+            ever |= there.keys()
+            ended = [podstate.verdict(pod, seconds) for pod in there.values() if podstate.seen(pod) == "ended"]
             if bad := [status for status in ended if status.state != "succeeded"]:
                 return bad[0]
             if len(ended) == len(found):
                 return ended[0]
-            if given_up := patience.over(pod for pod in found.values() if pod):
+            if given_up := patience.over(there.values()) or farewell.over(there):
                 return given_up
             time.sleep(POLL_SECONDS)
         return _stopped(round(time.monotonic() - started, 3))
@@ -166,18 +169,14 @@ class KubernetesLauncher:
 
     def _quotas(self) -> list[dict[str, Any]]:
         try:
-            return list(
-                self._call(lambda: self._core.list_namespaced_resource_quota(self._place.namespace, _preload_content=False))[
-                    "items"
-                ]
-            )
+            return list(self._call(self._core.list_namespaced_resource_quota, self._place.namespace)["items"])
         except Refused:  # a service account that may not read quotas finds out when the pod is sent
             return []
 
     def _create(self, manifest: Manifest) -> None:
         name = manifest["metadata"]["name"]
         try:
-            self._call(lambda: self._core.create_namespaced_pod(self._place.namespace, manifest, _preload_content=False))
+            self._call(self._core.create_namespaced_pod, self._place.namespace, manifest)
         except _Answered as error:
             if (
                 error.code == 409 and error.reason == "AlreadyExists"
@@ -200,9 +199,7 @@ class KubernetesLauncher:
 
     def _pod(self, name: str) -> Manifest | None:
         try:
-            found: Manifest = self._call(
-                lambda: self._core.read_namespaced_pod(name, self._place.namespace, _preload_content=False)
-            )
+            found: Manifest = self._call(self._core.read_namespaced_pod, name, self._place.namespace)
             return found
         except _Answered as error:
             if error.code == 404:
@@ -210,18 +207,11 @@ class KubernetesLauncher:
             raise
 
     def _listed(self, labels: str) -> list[Manifest]:
-        answer = self._call(
-            lambda: self._core.list_namespaced_pod(self._place.namespace, label_selector=labels, _preload_content=False)
-        )
-        return list(answer["items"])
+        return list(self._call(self._core.list_namespaced_pod, self._place.namespace, label_selector=labels)["items"])
 
     def _delete(self, name: str) -> None:
         try:
-            self._call(
-                lambda: self._core.delete_namespaced_pod(
-                    name, self._place.namespace, grace_period_seconds=GRACE_SECONDS, _preload_content=False
-                )
-            )
+            self._call(self._core.delete_namespaced_pod, name, self._place.namespace, grace_period_seconds=GRACE_SECONDS)
         except _Answered as error:
             if error.code != 404:
                 raise
@@ -259,15 +249,16 @@ class KubernetesLauncher:
                 return
             done.wait(POLL_SECONDS)
 
-    def _call(self, ask: Callable[[], Any]) -> Any:
+    def _call(self, ask: Callable[..., Any], *about: Any, **more: Any) -> Any:
         """One request, repeated while the server is away. Raises _Answered for what it refuses, TryAgain when the budget is spent."""
         end, delay = time.monotonic() + BUDGET_SECONDS, 0.2
         while True:
             try:
-                return json.loads(ask().data)
+                return json.loads(ask(*about, **more, _preload_content=False, _request_timeout=REQUEST_SECONDS).data)
             except ApiException as error:
-                if error.status not in (0, 429) and not 500 <= (error.status or 0) < 600:
-                    raise _Answered.of(error) from error
+                answered = _Answered.of(error)
+                if not answered.passes:
+                    raise answered from error
                 said = f"{error.status} {error.reason}"
             except urllib3.exceptions.HTTPError as error:
                 said = type(error).__name__
@@ -284,13 +275,19 @@ class _Answered(Refused):
         super().__init__(f"the Kubernetes API server refuses: {code} {reason}: {message[:500]}")
         self.code, self.reason, self.message = code, reason, message
 
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may be taken later. A Conflict is one: of pods that are created at once, all but one meet a quota
+        that was just counted up (AlreadyExists has the same code)."""
+        return self.code in (0, 429) or 500 <= self.code < 600 or (self.code, self.reason) == (409, "Conflict")
+
     @classmethod
     def of(cls, error: ApiException) -> _Answered:
         try:
             body = json.loads(error.body)
         except (TypeError, ValueError):
             body = {}
-        return cls(int(error.status), str(body.get("reason", error.reason)), str(body.get("message", error.reason)))
+        return cls(int(error.status or 0), str(body.get("reason", error.reason)), str(body.get("message", error.reason)))
 
 
 class _RefusedJob(Refused):

@@ -6,6 +6,7 @@ checkpoint that one of them found later than another would set them apart.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import time
@@ -34,11 +35,29 @@ def rank() -> int:
 
 def arrange(store: Store, key: str, attempt: int, kept: exchange.Kept | None) -> Meeting:
     """Rank 0: take a free port, and say so. Raises TryAgain when the store is away."""
-    address = os.environ.get("AUTOGLM_NODE_ADDRESS") or socket.gethostbyname(socket.gethostname())
+    address = os.environ.get("AUTOGLM_NODE_ADDRESS") or _address()
     with socket.socket() as free:
         free.bind((address, 0))
         meeting = Meeting(address=address, port=free.getsockname()[1], kept=kept)
     return exchange.post(store, _place(key, attempt), meeting)
+
+
+def _address() -> str:
+    """Where other nodes reach this one: what its name means, unless that is itself alone (Debian's /etc/hosts says 127.0.1.1)."""
+    try:
+        named = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        named = "127.0.0.1"
+    if not ipaddress.ip_address(named).is_loopback:
+        return named
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            asked.connect(
+                ("198.51.100.1", 9)
+            )  # an address of nobody's (RFC 5737): the way out is looked up, and nothing is sent
+        except OSError:  # no way out: all nodes are this machine
+            return named
+        return str(asked.getsockname()[0])
 
 
 def find(store: Store, key: str, attempt: int, seconds: float = WAIT_SECONDS) -> Meeting:

@@ -31,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _OURS = re.compile(r"PATH|LD_.*|PYTHON.*|HOME|TMPDIR|AUTOGLM_(JOB|NODE).*")
 _POD = re.compile(r"[a-z0-9]([a-z0-9-]{0,58}[a-z0-9])?")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-_IMAGE = re.compile(r"[a-z0-9]+([._:/-]+[a-zA-Z0-9_]+)*(@sha256:[0-9a-f]{64})?")
+_IMAGE = re.compile(r"[a-z0-9]+([._:/-]+[a-zA-Z0-9]+)*_*(@sha256:[0-9a-f]{64})?")
 
 
 def pods(job: JobSpec, place: KubernetesPlace) -> list[Manifest]:
@@ -198,7 +198,7 @@ def _literal(value: str) -> str:
 def _allowed(image: str | None, place: KubernetesPlace) -> str:
     if not image:
         raise UsageError("cluster.image names no image; build docker/trainer.Dockerfile and name it there")
-    if not _IMAGE.fullmatch(image) or len(image) > 255:
+    if len(image) > 255 or not _IMAGE.fullmatch(image):
         raise UsageError(f"cluster.image = {image[:100]!r} is no image's name: REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:…")
     repository, _, pinned = image.partition("@")
     if image in place.images or (pinned and (repository in place.images or not place.images)):

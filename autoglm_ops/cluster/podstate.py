@@ -22,6 +22,11 @@ def seen(pod: Pod) -> Seen:
     return "ended" if phase in ("Succeeded", "Failed") else "running" if phase == "Running" else "pending"
 
 
+def leaving(pod: Pod) -> bool:
+    """Whether it was told to stop, by whomever."""
+    return bool(pod.get("metadata", {}).get("deletionTimestamp"))
+
+
 def verdict(pod: Pod, seconds: float) -> JobStatus:
     """How an ended pod ended. What it did is said by the store alone."""
     status = pod.get("status", {})
@@ -38,7 +43,7 @@ def verdict(pod: Pod, seconds: float) -> JobStatus:
         return JobStatus(state="lost", exit=Refused.exit_code, seconds=seconds, reason=_out_of_memory(pod))
     if code == 0:
         return JobStatus(state="succeeded", exit=0, seconds=seconds)
-    if (code in _SIGNALLED or not ended) and pod.get("metadata", {}).get("deletionTimestamp"):
+    if (code in _SIGNALLED or not ended) and leaving(pod):
         return deleted(seconds)
     said = str(ended.get("message", "")).strip().splitlines()[-1:]
     return JobStatus(
@@ -90,6 +95,13 @@ def deleted(seconds: float) -> JobStatus:
     return _lost("deleted: somebody removed the pod, or its node was drained", seconds)
 
 
+def silent(pod: Pod, seconds: float) -> JobStatus:
+    """Of a pod that should have ended and of which nobody says so."""
+    what = "was told to stop" if leaving(pod) else "ran past its deadline"
+    name = pod.get("spec", {}).get("nodeName", "its node")
+    return _lost(f"node: the pod {what}, and {name} does not say that it ended: the node is lost", seconds)
+
+
 def refused(message: str, code: int) -> JobStatus | None:
     """What a refusal of the API server to take a pod means; None when it is none. 403 by a quota, a limit or a policy; 422 by its rules."""
     quota = re.search(r"exceeded quota: ([^,]+), requested: (.*?), used: (.*?), limited: (.*)", message)
@@ -114,10 +126,13 @@ def fits(asked: str, limit: str) -> bool:
 def over(quotas: Sequence[Mapping[str, Any]], asked: Mapping[str, float]) -> list[str]:
     """Which ResourceQuotas a job would break, with name, request, use and limit: the check before anything is sent.
 
-    asked: a quota's resource name ("requests.memory", "pods") -> the amount over all pods of the job.
+    asked: a quota's resource name ("requests.memory", "pods") -> the amount over all pods of the job. A quota with a scope (other
+    priorities, pods without a deadline) may not be about this job at all: that is the cluster's to say.
     """
     broken = []
     for quota in quotas:
+        if {"scopes", "scopeSelector"} & (quota.get("spec") or {}).keys():
+            continue
         hard, used = (quota.get("status", {}).get(part) or {} for part in ("hard", "used"))
         for name, value in sorted(hard.items()):
             wanted = asked.get(name, 0.0)
@@ -141,17 +156,21 @@ def asked(manifests: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 _UNITS = {
+    "n": 1e-9,
+    "u": 1e-6,
     "m": 1e-3,
     "k": 1e3,
     "M": 1e6,
     "G": 1e9,
     "T": 1e12,
     "P": 1e15,
+    "E": 1e18,
     "Ki": 2**10,
     "Mi": 2**20,
     "Gi": 2**30,
     "Ti": 2**40,
     "Pi": 2**50,
+    "Ei": 2**60,
 }
 
 

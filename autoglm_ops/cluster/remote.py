@@ -8,16 +8,16 @@ is the command's own; 75 when a newer attempt took over, 143 when it was told to
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from autoglm_ops import logs
+from autoglm_ops import logs, tempfolder
 from autoglm_ops.cluster import exchange, keeping
 from autoglm_ops.cluster.local import CANCELLED, ended_status, environment_of, stopped_by_signals
 from autoglm_ops.cluster.meeting import arrange, find, surroundings
@@ -35,7 +35,6 @@ GRACE_SECONDS = 15.0
 OF_THE_LAUNCHER = ("AUTOGLM_CHECKOUT", "AUTOGLM_HOME")
 """What a launcher on this machine has in its environment, and no pod has: a rehearsed job would work there and not in its own folder."""
 _SHORTEST = 6
-_READ = 4 << 20
 
 
 def main(key: str) -> int:
@@ -45,10 +44,11 @@ def main(key: str) -> int:
     if (done := exchange.finished(store, key)) is not None:
         log.info("attempt %d finished this job already", done.attempt)
         return done.exit
+    exchange.check_newest(store, key, attempt)  # one that was overtaken before it began, or is requeued, would work for nothing
     work = exchange.described(store, key)
-    with tempfile.TemporaryDirectory(prefix="autoglm-job-", dir=os.environ.get(PLACE), ignore_cleanup_errors=True) as folder:
+    with tempfolder.owned("autoglm-job-", os.environ.get(PLACE)) as folder:
         try:
-            return _attempt(store, work, key, attempt, Path(folder) / "work")
+            return _attempt(store, work, key, attempt, folder / "work")
         except Refused as error:  # the record says why, whatever becomes of this pod's log
             said = _clean(work)(str(error))
             _publish(store, WorkResult(key=key, attempt=attempt, state="failed", exit=error.exit_code, seconds=0, reason=said))
@@ -138,8 +138,8 @@ def _run(work: Work, root: Path, more: dict[str, str]) -> JobStatus:
 
 
 def _clean(work: Work) -> Callable[[str], str]:
-    """Takes the secrets' values out of a line. A value too short to be a secret would blot out half of what is said."""
-    values = [value for name in work.secrets if len(value := os.environ.get(name, "")) >= _SHORTEST]
+    """Takes the secrets' values out of a line."""
+    values = sorted({line for name in work.secrets for line in _lines_of(name)}, key=len, reverse=True)
 
     def clean(text: str) -> str:
         for value in values:
@@ -149,17 +149,26 @@ def _clean(work: Work) -> Callable[[str], str]:
     return clean
 
 
+def _lines_of(name: str) -> list[str]:
+    """What of a secret can stand in one line: a key has many, a file of one word ends in an empty one, and however it is escaped a break
+    is not itself. Too short a line is no secret, and would blot out half of what is said."""
+    return [line for text in os.environ.get(name, "").splitlines() if len(line := text.strip()) >= _SHORTEST]
+
+
 def _refuse_secrets(folder: Path, work: Work) -> None:
-    """A secret in a record would be in the store for ever. Weights are not read for it."""
-    secrets = {name: value.encode() for name in work.secrets if len(value := os.environ.get(name, "")) >= _SHORTEST}
+    """A secret in a record would be in the store for ever; its longest line speaks for it. Every file is looked through, however large: that
+    is a quarter of what its digest costs."""
+    secrets = {name: os.fsencode(max(lines, key=len)) for name in work.secrets if (lines := _lines_of(name))}
     for path in folder.rglob("*"):
-        content = path.read_bytes() if secrets and path.is_file() and path.stat().st_size <= _READ else b""
-        for name, secret in secrets.items():
-            if secret in content:
-                raise Refused(
-                    f"{path.relative_to(folder.parent)} holds the value of the secret {name}: nothing of this job is kept; "
-                    "find out which step writes its environment"
-                )
+        if not (secrets and path.is_file() and path.stat().st_size):
+            continue
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            held = [name for name, secret in secrets.items() if content.find(secret) >= 0]
+        if held:
+            raise Refused(
+                f"{path.relative_to(folder.parent)} holds the value of the secret {held[0]}: nothing of this job is kept; "
+                "find out which step writes its environment"
+            )
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

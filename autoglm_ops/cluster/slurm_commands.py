@@ -19,6 +19,8 @@ _AWAY = re.compile(
     r"unable to process configuration|slurm temporarily unable|authentication|munge|controller not",
     re.IGNORECASE,
 )
+_STEERS = ("SQUEUE_", "SCANCEL_", "SCONTROL_", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
+"""What a person's shell may hold to have these commands show less, of other clusters, or in other words: it had hidden our own jobs."""
 _GONE = re.compile(r"invalid job id|already completing or completed", re.IGNORECASE)
 
 
@@ -92,7 +94,7 @@ def ping() -> str:
 def _run(words: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     try:
         done = subprocess.run(
-            list(words), env=None if environment is None else dict(environment), stdin=subprocess.DEVNULL, capture_output=True,
+            list(words), env=_asking() if environment is None else dict(environment), stdin=subprocess.DEVNULL, capture_output=True,
             text=True, errors="replace", timeout=SECONDS, check=False,
         )  # fmt: skip
     except FileNotFoundError as error:
@@ -104,6 +106,11 @@ def _run(words: Sequence[str], environment: Mapping[str, str] | None = None) -> 
     if done.returncode != 0 and _AWAY.search(done.stderr):
         raise TryAgain(f"Slurm is away: {_said(done)}")
     return done
+
+
+def _asking() -> dict[str, str]:
+    """Our environment for a question. Times are told without a zone: in UTC no hour comes twice (threats F26)."""
+    return {**{name: value for name, value in os.environ.items() if not name.startswith(_STEERS)}, "TZ": "UTC"}
 
 
 def _said(done: subprocess.CompletedProcess[str]) -> str:

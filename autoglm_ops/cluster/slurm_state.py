@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from autoglm_ops.contracts.cluster import JobStatus, Seen
@@ -176,7 +176,8 @@ def _never(why: str) -> str | None:
 
 
 def _moment(text: str) -> float:
+    """Of a time as `slurm_commands` has it told, in UTC."""
     try:
-        return datetime.fromisoformat(text).timestamp()
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
     except ValueError:
         return 0.0

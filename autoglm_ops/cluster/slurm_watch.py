@@ -157,13 +157,22 @@ class _Asked:
 
 def _end_overdue(watches: Sequence[Watch], stop: Flag, seconds: float, poll: float) -> None:
     over = [(watch, why) for watch in watches if (why := watch.overdue(stop, seconds, time.time())) is not None]
-    if over:
-        end([watch.seat for watch, _ in over], poll)
+    try:
+        if over:
+            end([watch.seat for watch, _ in over], poll)
+    except TryAgain as error:
+        if stop:  # who was told to stop does not wait for a controller
+            raise
+        log.warning("%s; what is over its time is ended when it is back", error)
+        return
     for watch, why in over:
         watch.ended = why
 
 
 def _gone(seat: Seat) -> bool:
     number, index = seat.place
-    now = element(slurm_commands.seats_of(number), index)
+    try:
+        now = element(slurm_commands.seats_of(number), index)
+    except TryAgain:  # the cancel was taken; that it is done is heard later
+        return False
     return now is None or now.seen == "ended"

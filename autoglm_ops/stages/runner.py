@@ -93,6 +93,13 @@ def require(name: str, root: Path) -> Completion:
     return completion
 
 
+def restored(name: str, root: Path) -> Completion:
+    """As `require`, where DVC vouches for the output: an attempt that failed here (a quota, a lost pod) has nothing to say of it."""
+    path = completion_path(root, name)
+    failed = path.exists() and Completion.read(path).exit != 0
+    return adopt(name, root) if failed else require(name, root)
+
+
 def adopt(name: str, root: Path) -> Completion:
     """Record that DVC restored this stage's output instead of computing it. The output's own record is the evidence."""
     record = StageRecord.read(root / "out" / name / "record.json")

@@ -159,7 +159,7 @@ def execute(run: str, name: str, home: Path, by: Callable[[Path, str], Completio
 
         with Pipeline(root) as pipeline:
             if pipeline.restore(name):
-                return runner.require(name, root)
+                return runner.restored(name, root)
             completion = by(root, name)
             pipeline.commit(name)
         return completion

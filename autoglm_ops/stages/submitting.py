@@ -91,6 +91,8 @@ def submit(request: Request, settings: Settings, home: Path) -> Submitted:
     launcher, python = launchers.open_launcher(settings)
     if request.after:
         check_waits(request.name, launcher)
+    if request.logs is not None:
+        _check_logs(request.logs)
     after = _awaited(request.after, settings.cluster.backend, home)
     work = _work(request, ident, settings, store)
     job = _job(request, settings, home).model_copy(update={"after": after})
@@ -114,7 +116,8 @@ def submit(request: Request, settings: Settings, home: Path) -> Submitted:
 def keep(ident: str, home: Path) -> JobStatus:
     """The keeper's work: run the job, or follow it on its cluster; then write how it ended, and lay down what came back.
 
-    What an ended job leaves on its cluster (a pod) is removed: its log and its output are here.
+    What an ended job leaves on its cluster (a pod) is removed: its log and its output are here. Raises TryAgain, and writes nothing, when
+    the store or the cluster is away: the job is not, and whoever asks for it next gives it a new keeper.
     """
     record, folder = find(ident, home), home / "jobs" / ident
     settings = Settings.model_validate(record.settings)
@@ -126,6 +129,8 @@ def keep(ident: str, home: Path) -> JobStatus:
         _bring(status, store, folder)
         if isinstance(launcher, Queue) and status.state != "cancelled":
             launcher.cancel(record.job)
+    except TryAgain:
+        raise
     except AutoGLMError as error:
         status = JobStatus(state="failed", exit=error.exit_code, seconds=time.time() - record.created, reason=str(error))
     status.write(folder / "status.json")
@@ -142,6 +147,14 @@ def standing(ident: str, home: Path) -> Standing:
         said = ended.model_dump(include={"state", "exit", "reason", "seconds"})
         return _standing(record, output=str(output) if output.is_dir() else None, **said)
     return _standing(record, state=_going(record, folder, settings, home))
+
+
+def glance(record: Submitted, home: Path) -> Standing:
+    """As `standing`, in a list of jobs: of one whose store or cluster does not answer it is `unknown`, and why."""
+    try:
+        return standing(record.id, home)
+    except AutoGLMError as error:
+        return _standing(record, state="unknown", reason=str(error))
 
 
 def cancel(ident: str, home: Path) -> Standing:
@@ -241,6 +254,16 @@ def _awaited(idents: tuple[str, ...], backend: str, home: Path) -> tuple[str, ..
         if not now.over:
             found.append(find(ident, home).job.handle)
     return tuple(dict.fromkeys(found))
+
+
+def _check_logs(folder: Path) -> None:
+    """Before anything is sent. Raises UsageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--logs {folder}: {error.strerror}; name a folder that can be written to") from error
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"--logs {folder} cannot be written to; name another folder")
 
 
 def _variables(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -75,9 +75,10 @@ def _run(context: Context, looks: Sequence[Look]) -> list[JobStatus]:
     works = [_work(stage, context, look, store) for look in looks]
     ended = run_works(works, away.job_of("trial", settings, uri), launcher, store, python, settings.cluster.slots)
     with tempfile.TemporaryDirectory(prefix=".trial.", dir=context.scratch) as folder:
-        for look, status in zip(looks, ended, strict=True):
-            for path, digest in sorted(status.outputs.items()):
-                _take(context, look, path.removeprefix(f"{_scratch(context)}/"), store.get(digest, Path(folder) / digest))
+        for look, work, status in zip(looks, works, ended, strict=True):
+            for path in sorted(set(work.outputs) & status.outputs.keys()):  # what was asked for, and nothing else in scratch
+                got = store.get(status.outputs[path], Path(folder) / status.outputs[path])
+                _take(context, look, path.removeprefix(f"{_scratch(context)}/"), got)
     return ended
 
 

@@ -17,7 +17,6 @@ import os
 import select
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
-from autoglm_ops import logs
+from autoglm_ops import logs, tempfolder
 from autoglm_ops.errors import AutoGLMError, TryAgain
 from autoglm_ops.training import nodes
 from autoglm_ops.training.job import AnyJob, Failure, read_job
@@ -108,8 +107,8 @@ def _attempt(
 
     for path in folder.glob("rank-*.json"):
         path.unlink()
-    with tempfile.TemporaryDirectory(prefix="autoglm-ranks-") as meeting:
-        spot = Path(meeting) / "store"
+    with tempfolder.owned("autoglm-ranks-") as meeting:
+        spot = meeting / "store"
 
         def rank_body(rank: int) -> int:
             os.close(tell.fileno())

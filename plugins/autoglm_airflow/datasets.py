@@ -20,7 +20,7 @@ class BuildOperator(CommandOperator):
 
     def sets(self, context: Any) -> list[str]:
         """One argument a setting, after `=`: nothing a form holds can become an option (threats F27)."""
-        found = context["params"].get("set") or {}
+        found = requests.allowed(context["params"].get("set") or {})
         return [f"--set={key}={json.dumps(value, ensure_ascii=False)}" for key, value in sorted(found.items())]
 
     def build(self, context: Any) -> str:

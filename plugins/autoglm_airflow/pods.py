@@ -72,6 +72,21 @@ class TrainOnKubernetes(StageOperator, KubernetesPodOperator):
         labels = KubernetesPodOperator._get_ti_pod_labels(context, include_try_number)
         return {name: value.strip("-_.") for name, value in labels.items()}
 
+    def find_pod(self, namespace: str, context: Any, *, exclude_checked: bool = True) -> Any:
+        """By its name, which is its attempt's. Airflow's labels are a task's: they lead to the pod of an older attempt as well, which may
+        still be ending and can publish nothing, and to none that another DAG run of the same work has started."""
+        if self.full_pod_spec is None:
+            return KubernetesPodOperator.find_pod(self, namespace, context, exclude_checked=exclude_checked)
+        try:
+            return self.hook.get_pod(self.full_pod_spec.metadata.name, namespace)
+        except ApiException as error:
+            if error.status != 404:
+                raise
+            return None
+
+    def _get_pod_from_task_state_store(self, context: Any) -> None:
+        """What Airflow remembers of this task is the pod of whichever attempt was its last."""
+
     @cached_property
     def pod_manager(self) -> PodManager:
         return Watched(kube_client=self.client, callbacks=self.callbacks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from autoglm_airflow.command import checkout
 
 _OF_THE_DEPLOYMENT = (
+    "cluster.image",
     "cluster.kubernetes",
     "cluster.slurm",
     "cluster.secrets",
@@ -25,6 +27,7 @@ _OF_THE_DEPLOYMENT = (
     "store",
     "tracking",
 )
+_KEY = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def of(context: Any, settings: Mapping[str, str], fixed: Mapping[str, Any], prom
     params, run = context["params"], context["dag_run"]
     known_keys(run.conf or {}, list(params))
     overrides = {**fixed, **{key: params[name] for name, key in settings.items() if params.get(name) is not None}}
-    overrides.update(_allowed(params.get("set") or {}))
+    overrides.update(allowed(params.get("set") or {}))
     if params.get("tune") is not None:
         overrides["tune.enabled"] = params["tune"]
     asked = params.get("promote")
@@ -60,10 +63,15 @@ def of(context: Any, settings: Mapping[str, str], fixed: Mapping[str, Any], prom
     return Request(context["dag"].dag_id, run.run_id, day_of(context), overrides, may)
 
 
-def _allowed(asked: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a form may set: not which images may run, where, with which secrets, and not where stores are (threats F27)."""
+def allowed(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a form may set: not which image runs, where, with which secrets, and not where stores are (threats F27).
+
+    A key is a plain name: blanks around it, or a value behind it, would make it another one where it is read.
+    """
     for key in asked:
-        if key == "cluster" or str(key).startswith(_OF_THE_DEPLOYMENT):
+        if not _KEY.fullmatch(str(key)):
+            raise AirflowFailException(f"{str(key)[:80]!r} is no setting's name: letters, digits, '_', '-' and dots between")
+        if key == "cluster" or key.startswith(_OF_THE_DEPLOYMENT):
             raise AirflowFailException(f"{key} is set by the deployment (params.yaml or its environment), not by a run")
     return asked
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from autoglm_ops.cluster import exchange
 from autoglm_ops.cluster.exchange import Fenced
 from autoglm_ops.contracts.cluster import Store, WorkResult
-from autoglm_ops.errors import Tampered
+from autoglm_ops.errors import Refused, Tampered
 from autoglm_ops.store import open_store
 
 KEY = "ab" * 32
@@ -99,6 +99,17 @@ def test_a_result_of_another_job_is_no_answer(uri: str) -> None:
     store.note(f"done/{other}", kept)
     with pytest.raises(Tampered, match="was changed"):
         exchange.finished(store, other)
+
+
+@pytest.mark.parametrize("path", ["../../keys", "/etc/cron.d", "out/../../x", "a\0b"])
+def test_F18_a_result_that_would_lead_out_of_its_folder_is_refused(uri: str, path: str) -> None:
+    """Jobs write results, and a launcher lays down what they name: a job with the team's keys had chosen folders of the launcher's machine."""
+    store = opened(uri)
+    kept = exchange._put(store, "result.json", result(1).model_copy(update={"outputs": {path: "cd" * 32}}))
+    store.note(f"done/{KEY}", kept)
+    for ask in (exchange.finished, lambda store, key: exchange.ended(store, key, 1)):
+        with pytest.raises(Refused, match="outside its work folder"):
+            ask(store, KEY)
 
 
 @settings(max_examples=40)

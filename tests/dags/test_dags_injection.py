@@ -59,7 +59,7 @@ def test_three_hundred_strings_leave_the_pod_as_it_is(pulled: Callable[..., Any]
 
     plain, taken = sent(asked(None, ""), "manual__1"), 0
     for number, text in enumerate(hostile()):
-        key = ("model.name", "cluster.team", "cluster.image", "cluster.priority")[number % 4]
+        key = ("model.name", "cluster.team", "cluster.backend", "cluster.priority")[number % 4]
         request = asked(text, key)
         words = request.arguments()
         assert [word.partition("=")[0] for word in words] == ["--dag", "--dag-run-id", "--as-of", "--set"], "one argument each"
@@ -78,5 +78,5 @@ def test_three_hundred_strings_leave_the_pod_as_it_is(pulled: Callable[..., Any]
 @pytest.mark.parametrize("key", hostile()[::7])
 def test_a_key_that_is_none_is_refused_by_name(pulled: Callable[..., Any], key: str) -> None:
     context = pulled(params={"as_of": None, "set": {f"cluster.kubernetes.{key}": 1}, "promote": None, "tune": None})
-    with pytest.raises(AirflowFailException, match="set by the deployment"):
+    with pytest.raises(AirflowFailException, match=r"set by the deployment|no setting's name"):
         requests.of(context, {}, {}, None)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.cncf.kubernetes.utils.pod_manager import PodNotFoundException
+from airflow.providers.cncf.kubernetes.utils.pod_manager import PodLaunchTimeoutException, PodNotFoundException
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client.exceptions import ApiException
 
@@ -19,9 +19,11 @@ from pod_standard import restricted
 
 from autoglm_airflow import pipeline, requests
 from autoglm_airflow import pods as pods_module
+from autoglm_airflow.datasets import BuildOperator, BuildTaskOperator, PlanBuildOperator
 from autoglm_airflow.operators import OpenRunOperator, StageOperator
 from autoglm_airflow.pods import TrainOnKubernetes
-from autoglm_airflow.podwatch import PodTrigger, WatchedAsync
+from autoglm_airflow.podwatch import PodTrigger, Watched, WatchedAsync
+from autoglm_ops.cluster.patience import FAREWELL_SECONDS, Farewell
 from autoglm_ops.cluster.pod import pods
 from autoglm_ops.contracts.cluster import JobSpec, Resources
 from autoglm_ops.contracts.placement import KubernetesPlace
@@ -138,9 +140,103 @@ def test_a_refusal_by_the_api_server_keeps_its_own_words() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["cluster", "cluster.kubernetes.images", "cluster.kubernetes", "cluster.secrets", "cluster.environment", "cluster.teams.a", "store.uri", "store", "tracking.uri"]
+    "key", ["cluster", "cluster.kubernetes.images", "cluster.kubernetes", "cluster.secrets", "cluster.environment", "cluster.teams.a", "cluster.image", "store.uri", "store", "tracking.uri"]
 )  # fmt: skip
 def test_a_form_may_not_set_what_the_deployment_owns(pulled: Callable[..., Any], key: str) -> None:
     context = pulled(params={"as_of": None, "set": {key: json.dumps({"images": ["evil"]})}, "promote": None, "tune": None})
     with pytest.raises(AirflowFailException, match="set by the deployment"):
         requests.of(context, {}, {}, None)
+
+
+def test_a_pod_on_a_lost_node_is_given_up_under_airflow_too() -> None:
+    """Kubernetes calls it Running for good: neither a worker nor the triggerer had ever stopped waiting for it."""
+    now, pod = 0.0, pod_of("train-1")
+    watched, trigger = Watched(kube_client=SimpleNamespace(read_namespaced_pod=lambda *_: pod)), PodTrigger.__new__(PodTrigger)
+    trigger.base_container_name = "job"
+    for one in (watched, trigger):
+        vars(one)["_farewell"] = Farewell(None, lambda: now)
+
+    def look() -> None:
+        assert watched.read_pod(pod) is pod
+        trigger.define_pod_container_state(pod)
+
+    look()
+    now = 1e6
+    look()
+    pod.metadata.deletion_timestamp = "2026-01-14T05:00:00Z"
+    look()
+    now += FAREWELL_SECONDS + 1
+    for again in (lambda: watched.read_pod(pod), lambda: trigger.define_pod_container_state(pod)):
+        with pytest.raises(PodLaunchTimeoutException, match="node: the pod was told to stop") as raised:
+            again()
+        assert pods_module._fault(raised.value).exit == 75
+
+
+class Cluster:
+    """The pods of a namespace by name, as the operator asks for them."""
+
+    def __init__(self, *names: str) -> None:
+        self.pods = {name: pod_of(name) for name in names}
+        self.created: list[str] = []
+
+    def get_pod(self, name: str, namespace: str) -> Any:
+        if name not in self.pods:
+            raise ApiException(status=404)
+        return self.pods[name]
+
+    def list_namespaced_pod(self, **_: Any) -> Any:
+        return SimpleNamespace(items=list(self.pods.values()))
+
+    def create_pod(self, pod: Any) -> Any:
+        if pod.metadata.name in self.pods:
+            raise ApiException(status=409, reason="Conflict")
+        self.created.append(pod.metadata.name)
+        return pod
+
+    def get(self, key: str) -> Any:
+        """Airflow's memory of a task."""
+        return {"name": "train-1", "namespace": "n"}
+
+    def set(self, key: str, value: Any) -> None:
+        pass
+
+
+def pod_of(name: str) -> Any:
+    from kubernetes.client import V1ObjectMeta, V1Pod, V1PodStatus
+
+    return V1Pod(
+        metadata=V1ObjectMeta(name=name, namespace="n", labels={"try_number": "1"}), status=V1PodStatus(phase="Running")
+    )
+
+
+@pytest.mark.parametrize(
+    ("there", "created"), [(("train-1",), ["train-2"]), (("train-2",), []), (("train-1", "train-2"), []), ((), ["train-2"])]
+)
+def test_a_task_attends_the_pod_of_its_attempt_and_no_other(there: tuple[str, ...], created: list[str]) -> None:
+    """An older attempt's pod, which a lost node keeps "Running" for good, had been taken for it; one of another DAG run had not been found."""
+    cluster, operator = Cluster(*there), TrainOnKubernetes(stage="train", kubernetes_conn_id=None)
+    vars(operator).update(hook=cluster, client=cluster, pod_manager=cluster, full_pod_spec=pod_of("train-2"))
+    ti = SimpleNamespace(dag_id="d", task_id="train", map_index=-1, try_number=2)
+    context: Any = {"ti": ti, "run_id": "r", "dag": SimpleNamespace(), "task_state_store": cluster}
+    assert operator.get_or_create_pod(pod_of("train-2"), context).metadata.name == "train-2"
+    assert cluster.created == created
+
+
+@pytest.mark.parametrize(
+    "key", [" cluster.kubernetes.images", "\tstore.uri", "\u00a0cluster.secrets", 'cluster={"kubernetes": {"images": ["evil:1"]}} #', ""]
+)  # fmt: skip
+def test_a_key_that_would_be_read_as_another_is_refused(pulled: Callable[..., Any], key: str) -> None:
+    """Where a key is read, blanks around it go, and what is behind a '=' is a value."""
+    context = pulled(params={"as_of": None, "set": {key: ["evil:1"]}, "promote": None, "tune": None})
+    with pytest.raises(AirflowFailException, match="is no setting's name"):
+        requests.of(context, {}, {}, None)
+
+
+@pytest.mark.parametrize("operator", [PlanBuildOperator(task_id="plan"), BuildTaskOperator(phase="read")], ids=["plan", "read"])
+@pytest.mark.parametrize("key", ["store.uri", "cluster.slurm", " cluster.kubernetes.images"])
+def test_the_form_of_a_build_may_not_either(world: Any, pulled: Callable[..., Any], operator: BuildOperator, key: str) -> None:
+    """Its shards are jobs, too."""
+    context = pulled(xcoms={"plan": {"work": "w"}}, params={"location": None, "set": {key: "x"}})
+    with pytest.raises(AirflowFailException, match=r"set by the deployment|no setting's name"):
+        operator.execute(context)
+    assert world.calls() == []

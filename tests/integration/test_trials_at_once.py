@@ -15,7 +15,7 @@ import pytest
 from train_workspace import workspace
 
 from autoglm_ops.cluster.local import LocalLauncher
-from autoglm_ops.contracts.cluster import JOB_STORE, JobSpec, JobStatus
+from autoglm_ops.contracts.cluster import JOB_STORE, JobSpec, JobStatus, Work
 from autoglm_ops.contracts.record import Completion, digest_tree
 from autoglm_ops.contracts.training import TuningReport
 from autoglm_ops.errors import UsageError
@@ -97,6 +97,23 @@ class Unlucky(LocalLauncher):
             Unlucky.lost += 1
             return JobStatus(state="lost", exit=75, seconds=0, reason="lost: its node burned down")
         return super().run(job)
+
+
+def test_a_job_lays_down_what_it_was_asked_for_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a job says came out is its own word: "." had taken the place of the whole scratch folder."""
+    root = prepared(tmp_path / "w")
+    (root / "autoglm_ops").symlink_to(ROOT / "autoglm_ops")
+    (root / "params.yaml").write_text((root / "params.yaml").read_text() + "cluster: {rehearse: true}\n")
+    look, context = trials.ask(root)[0], runner.context_of("tune", root)
+    before = sorted(context.scratch.rglob("*"))
+
+    def answered(works: tuple[Work, ...], *_: object) -> list[JobStatus]:
+        outputs = dict.fromkeys((".", "home", f"home/scratch/{context.scratch.name}"), works[0].inputs["."])
+        return [JobStatus(state="succeeded", exit=0, seconds=1, outputs=outputs)]
+
+    monkeypatch.setattr(trials_away, "run_works", answered)
+    trials_away._run(context, (look,))
+    assert sorted(context.scratch.rglob("*")) == before != []
 
 
 def test_a_round_that_is_sent_away_leaves_the_bytes_of_one_trained_here(

@@ -18,7 +18,7 @@ from autoglm_ops.stages import graph
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "autoglm_ops"
-BASE = {"contracts", "errors", "logs", "catalog", "strict", "gitcall"}
+BASE = {"contracts", "errors", "logs", "catalog", "strict", "gitcall", "tempfolder"}
 GROUND = BASE | {"store", "tracking"}
 CAPABILITIES = {
     "data", "validation", "versioning", "planning", "training", "tuning", "evaluation", "release", "serving",

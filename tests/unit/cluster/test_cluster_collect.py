@@ -16,6 +16,7 @@ from autoglm_ops.cluster import collect, exchange
 from autoglm_ops.cluster.collect import Held
 from autoglm_ops.contracts.cluster import Shelf, Work, WorkResult
 from autoglm_ops.contracts.record import digest_of
+from autoglm_ops.errors import Tampered
 from autoglm_ops.store.local import LocalStore
 
 DAY = 86400.0
@@ -100,6 +101,38 @@ def test_a_long_job_that_ended_today_is_young(store: LocalStore, tmp_path: Path)
     made = put(store, tmp_path, "made")
     exchange.publish(store, WorkResult(key=key, attempt=1, state="succeeded", exit=0, seconds=1, outputs={"out": made}))
     assert sweep(store) == collect.Doomed() and exchange.finished(store, key) is not None
+
+
+def named(store: Shelf, folder: Path, name: str, text: str) -> str:
+    folder.mkdir(parents=True)
+    (folder / name).write_text(text)
+    return store.put(folder)
+
+
+@pytest.mark.parametrize("name", collect.KINDS)
+def test_an_output_by_the_name_of_a_record_is_an_output(store: LocalStore, tmp_path: Path, name: str) -> None:
+    """A job that wrote out/result.json had ended every later clearing."""
+    key, _ = job(store, tmp_path, "old", "rows")
+    made = named(store, tmp_path / "out", name, '{"accuracy": 0.9}')
+    age(store, 40)
+    assert sweep(store).jobs == (key,) and [entry.digest for entry in store.entries()] == [made]
+
+
+def test_a_record_that_cannot_be_read_stops_the_clearing(store: LocalStore, tmp_path: Path) -> None:
+    """Of another version, perhaps: what it leads to is not known, so nothing goes."""
+    job(store, tmp_path, "old", "rows")
+    later = named(store, tmp_path / "w", "work.json", '{"name": "train", "newer": 1}')
+    told = named(store, tmp_path / "r", "result.json", '{"newer": 1}')
+    age(store, 40)
+    exchange.claim(store, later)
+    before = list(store.entries())
+    with pytest.raises(Tampered, match=r"work\.json is not a Work"):
+        sweep(store)
+    store.forget(f"attempt/{exchange.slot(later, 1)}")
+    store.note(f"done/{'ab' * 32}", told)
+    with pytest.raises(Tampered, match=r"result\.json is not a WorkResult"):
+        sweep(store)
+    assert list(store.entries()) == before
 
 
 @pytest.mark.parametrize("cut", range(12))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm_ops.cluster.patience import FAULT_SECONDS, Patience
+from autoglm_ops.cluster.patience import FAREWELL_SECONDS, FAULT_SECONDS, Farewell, Patience
 
 START = 60.0
 
@@ -73,3 +73,35 @@ def test_nothing_that_changes_is_waited_for_longer_than_that(pods: list[dict[str
     waited = Waited()
     found = next((at for at, pod in enumerate([*pods, *[LATE] * 70], 1) if waited.until(pod, float(at))), None)
     assert found is not None and found <= START
+
+
+LEAVING = {
+    "metadata": {"deletionTimestamp": "2026-01-14T05:00:00Z"},
+    "spec": {"nodeName": "n7"},
+    "status": {"phase": "Running"},
+}
+GONE = {**LEAVING, "status": {"phase": "Failed"}}
+
+
+@pytest.mark.parametrize(
+    ("pod", "deadline", "when"),
+    [
+        (LEAVING, None, FAREWELL_SECONDS),
+        (LEAVING, 1e6, FAREWELL_SECONDS),
+        (RUNNING, 500.0, 500 + FAREWELL_SECONDS),  # the kubelet ends it at its deadline, where there is a kubelet
+        (RUNNING, None, None),
+        (LATE, 10.0, None),
+        (GONE, 10.0, None),
+    ],
+)
+def test_a_pod_whose_node_is_lost_is_not_waited_for_for_ever(
+    pod: dict[str, Any], deadline: float | None, when: float | None
+) -> None:
+    """Nobody but the node says that a pod has ended; Kubernetes leaves it Terminating, its phase Running, until the node is back."""
+    now = 0.0
+    farewell = Farewell(deadline, lambda: now)
+    while (status := farewell.over({"a": RUNNING if deadline is None else GONE, "b": pod})) is None and now < 2000:
+        now += 1
+    assert (None if status is None else now - 1) == when
+    if status is not None:
+        assert (status.state, status.exit) == ("lost", 75) and status.reason.startswith("node: the pod ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -105,6 +106,20 @@ def test_only_listed_or_pinned_images_run(image: str, images: tuple[str, ...], f
     else:
         with pytest.raises(Refused, match=r"cluster\.kubernetes\.images"):
             pods(job(image=image), place)
+
+
+@pytest.mark.parametrize("image", [f"a{'_' * 200}!", f"a{'_a' * 100}!", f"a{'.__-' * 60}!", "a" * 100_000 + "!"])
+def test_no_name_of_an_image_takes_long_to_refuse(image: str) -> None:
+    """A '_' had been part of a word and between words: each more of them had doubled the time."""
+    began = time.monotonic()
+    with pytest.raises(UsageError, match="no image's name"):
+        pods(job(image=image), PLACE)
+    assert time.monotonic() - began < 1
+
+
+def test_words_of_an_image_may_hold_underscores() -> None:
+    for image in ("a__b/c_d:1_2", "registry.local:5000/a_b/c:v1", "a/b__"):
+        assert pods(job(image=image), PLACE.model_copy(update={"images": (image,)}))
 
 
 @pytest.mark.parametrize("store", [None, "/srv/store", "file:///srv", "store"])

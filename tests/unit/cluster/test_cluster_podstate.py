@@ -143,7 +143,25 @@ def test_what_a_job_would_break_is_told_before_it_is_sent() -> None:
     assert podstate.over([quota], podstate.asked([{"spec": {"containers": [{}]}}])) == []
 
 
-@given(st.integers(0, 10**6), st.sampled_from(["", "m", "k", "Ki", "Mi", "Gi", "M", "G"]))
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"scopes": ["NotTerminating"]},
+        {"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}},
+    ],
+)
+def test_a_quota_of_other_pods_breaks_nothing(spec: dict[str, Any]) -> None:
+    """A full quota of long-running services had refused a job that the cluster would have taken."""
+    quota = {"metadata": {"name": "services"}, "spec": spec, "status": {"hard": {"pods": "1"}, "used": {"pods": "1"}}}
+    pod = {"spec": {"containers": [{}]}}
+    assert podstate.over([quota], podstate.asked([pod])) == []
+    assert podstate.over([{**quota, "spec": {"hard": {"pods": "1"}}}], podstate.asked([pod])) != []
+
+
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(["", "n", "u", "m", "k", "Ki", "Mi", "Gi", "M", "G", "T", "P", "E", "Ti", "Pi", "Ei"]),
+)
 def test_quantities(number: int, unit: str) -> None:
     assert podstate.amount(f"{number}{unit}") == pytest.approx(number * podstate.amount(f"1{unit}"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from hostile_strings import hostile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm_ops.cluster import slurm_batch, slurm_commands
+from autoglm_ops.cluster import slurm_batch, slurm_commands, slurm_watch
+from autoglm_ops.cluster.local import Flag
 from autoglm_ops.cluster.slurm import SlurmLauncher
 from autoglm_ops.cluster.slurm_state import parse, status
 from autoglm_ops.cluster.tail import Tail
@@ -202,10 +204,54 @@ def test_a_refusal_is_told_from_a_controller_that_is_away(
         slurm_commands.submit(["sbatch"], {"PATH": str(tmp_path) + ":/bin:/usr/bin"})
 
 
+def test_a_persons_shell_changes_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """$SQUEUE_NAMES had hidden our jobs, so that each was started twice; after $SLURM_TIME_FORMAT=relative each was over its deadline at once.
+
+    The commands here take from the environment what the real ones do.
+    """
+    fake(tmp_path, "squeue", '[ -n "$SQUEUE_NAMES$SQUEUE_PARTITION" ] || echo "7|autoglm-x|-"', monkeypatch)
+    moment = '[ "$SLURM_TIME_FORMAT" = relative ] && echo "20:14:06" || date -d @1700000000 +%FT%T'
+    fake(tmp_path, "scontrol", f'echo "JobId=7 JobName=x JobState=RUNNING Reason=None StartTime=$({moment})"', monkeypatch)
+    for name, value in {"SQUEUE_NAMES": "mine", "SQUEUE_PARTITION": "gpu", "SLURM_TIME_FORMAT": "relative"}.items():
+        monkeypatch.setenv(name, value)
+    assert slurm_commands.mine() == [(7, "autoglm-x", "-")]
+    assert slurm_commands.seats_of(7)[0].started == 1_700_000_000
+
+
+def test_F26_an_hour_that_comes_twice_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """02:30 of the night when the clocks go back: it had been the first one, and a deadline an hour early."""
+    started = 1_698_543_000  # 2023-10-29 01:30 UTC, the second 02:30 in Berlin
+    fake(tmp_path, "scontrol", f'echo "JobId=7 JobState=RUNNING StartTime=$(date -d @{started} +%FT%T)"', monkeypatch)
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        assert slurm_commands.seats_of(7)[0].started == started
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+
+
 def test_without_the_commands_it_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match=r"squeue is not installed here; .* login node"):
         SlurmLauncher(PLACE).look(job())
+
+
+@pytest.mark.parametrize("away", [1, 2, 3, 4])
+def test_a_controller_that_is_away_when_a_job_is_over_its_time_changes_nothing(
+    away: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many answers fail: the job is ended by its deadline, once. It had been called one to try again, and was run anew."""
+    gone = 'echo "error: Unable to contact slurm controller (connect failure)" >&2; exit 1'
+    count = f'cd {tmp_path}; echo x >> asked; [ "$(wc -l < asked)" -le {away} ] && {{ {gone}; }}'
+    fake(tmp_path, "scancel", f"{count}; touch cancelled", monkeypatch)
+    line = "JobId=7 JobName=x Reason=None SubmitTime=2026-11-26T18:00:00 StartTime=2026-11-26T18:00:00"
+    running = f'[ -e {tmp_path}/cancelled ] || {{ echo "{line} JobState=RUNNING"; exit 0; }}'
+    fake(tmp_path, "scontrol", f'{running}; {count}; echo "{line} JobState=CANCELLED"', monkeypatch)
+    [seat] = slurm_commands.seats_of(7)
+    watch = slurm_watch.Watch(job(deadline_seconds=5.0), seat, SlurmPlace(logs=str(tmp_path)), lambda *_: None)
+    [status] = slurm_watch.follow([watch], 0.01, Flag())
+    assert (status.state, status.exit) == ("deadline", 3)
 
 
 def test_a_log_is_given_line_by_line_however_it_grows(tmp_path: Path) -> None:
