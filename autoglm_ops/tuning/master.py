@@ -23,10 +23,14 @@ from autoglm_ops.tuning.curves import Array, Posterior
 from autoglm_ops.tuning.expert import Expert
 from autoglm_ops.tuning.moves import Continue, Move, Start, Stop, View, ending, following
 from autoglm_ops.tuning.pool import Pool
-from autoglm_ops.tuning.transfer import Earlier, promise
+from autoglm_ops.tuning.transfer import Earlier, promise, winner
 
 COLD, WARM = 16, 4
 """First looks at random configurations before the model is asked, without and with history. 8 and 2 were no better."""
+WINNERS = 1
+"""Of so many of the newest studies heard the best settings are looked at before all but the present ones. On the six tables, eight seeds,
+where the nearest candidates stand for them: 80 times fewer steps than random search against 76 without, 46 against 33 on the worst task (all
+five studies': 80 and 50, three seeds). Of 27 configurations that history has looked at itself: 7.9 against 5.9, each look priced."""
 EXPLORE = 0.1
 MANY, SHORT = 150, 128
 """From so many values on only the configurations of lowest expected loss are weighed, so many of each expert: time, not quality."""
@@ -49,10 +53,13 @@ class TuneMaster:
         cost: Cost = lambda choices: 1.0,
     ) -> None:
         self._pool, self._rungs = pool, tuple(rungs)
-        self._first = [pool.row(choices) for choices in first]
+        present = [pool.row(choices) for choices in first]
+        best = [pool.row(found) if (found := winner(pool.space, study)) else None for study in earlier]
         self._order = np.random.default_rng((seed, 9)).permutation(pool.offered).tolist()
         self._costs = np.log([cost(choices) for choices in pool.choices])
         promised, self.reasons = promise(pool, earlier, seed)
+        heard = [row for place in promised.heard if (row := best[place]) is not None] if promised else []
+        self._first = list(dict.fromkeys([*present, *heard[:WINNERS]]))
         self._least = WARM if promised else COLD
         self._experts = [Expert(pool, self._rungs, seed, COLD)]
         if promised:
@@ -71,9 +78,8 @@ class TuneMaster:
         """A row to look at whatever the model says: the first ones, then random ones while few are known or exploring has its share."""
         if len(view.trials) >= view.budget:
             return None
-        waiting = [row for row in self._first if row not in taken]
-        if waiting:
-            return waiting[0]
+        if len(view.trials) < len(self._first):
+            return self._first[len(view.trials)]
         blind = self._blind(taken)
         known = any(trial.curve for trial in view.trials)
         if blind is None or (

@@ -49,11 +49,12 @@ class Earlier(Record):
 
 class Promise(NamedTuple):
     """`final`: the promised value of each row of the pool at the end of training, on the curve model's scale; at log time t it is
-    final × t^bend. `model`: where hyper-parameters start."""
+    final × t^bend. `model`: where hyper-parameters start. `heard`: places of the studies it stands on, newest first."""
 
     final: Array
     bend: float
     model: Model
+    heard: tuple[int, ...]
 
 
 class _Heard(NamedTuple):
@@ -65,9 +66,9 @@ class _Heard(NamedTuple):
 
 def promise(pool: Pool, earlier: Sequence[Earlier], seed: int) -> tuple[Promise | None, tuple[str, ...]]:
     """The mean of what the studies with skill promise, None when none has; and what became of each."""
-    heard, reasons = list[_Heard](), list[str]()
+    heard, reasons = dict[int, _Heard](), list[str]()
     for place, study in enumerate(earlier):
-        usable = [trial for trial in study.trials if trial.curve and _fits(pool.space, trial.choices)]
+        usable = _usable(pool.space, study)
         if len(usable) < LEAST:
             reasons.append(f"{study.name} is left out: {len(usable)} of its trials lie in this space, and {LEAST} are needed")
             continue
@@ -77,12 +78,25 @@ def promise(pool: Pool, earlier: Sequence[Earlier], seed: int) -> tuple[Promise 
             reasons.append(f"{study.name} is left out: {said}, below {MINIMAL_SKILL}")
             continue
         reasons.append(f"{study.name} is heard: {said}")
-        heard.append(found)
+        heard[place] = found
     if not heard:
         return None, tuple(reasons)
-    model = Model(np.mean([one.model.values for one in heard], axis=0), TRUST)
-    bend = float(np.mean([one.bend for one in heard]))
-    return Promise(np.mean([one.final for one in heard], axis=0), bend, model), tuple(reasons)
+    trusted = list(heard.values())
+    model = Model(np.mean([one.model.values for one in trusted], axis=0), TRUST)
+    bend = float(np.mean([one.bend for one in trusted]))
+    return Promise(np.mean([one.final for one in trusted], axis=0), bend, model, tuple(reversed(heard))), tuple(reasons)
+
+
+def winner(space: Space, study: Earlier) -> dict[str, Any] | None:
+    """The best trial's settings, of those within this space's bounds."""
+    inside = [
+        trial
+        for trial in _usable(space, study)
+        if all(
+            dimension.contains(trial.choices[dimension.key]) for dimension in space.ordered if dimension.active(trial.choices)
+        )
+    ]
+    return min(inside, key=lambda trial: min(loss for _, loss in trial.curve)).choices if inside else None
 
 
 def scaled(losses: Array, first: Array) -> Array:
@@ -137,6 +151,10 @@ def _fitted(features: Array, rows: Places, times: Array, values: Array, seed: in
     seen = Points(rows[part], times[part], np.zeros(len(part)))
     start = curves.prior_model(features.shape[1])
     return curves.fit(start, start, 1.0, features, seen, values[part])
+
+
+def _usable(space: Space, study: Earlier) -> list[Told]:
+    return [trial for trial in study.trials if trial.curve and _fits(space, trial.choices)]
 
 
 def _fits(space: Space, choices: dict[str, Any]) -> bool:

@@ -127,7 +127,7 @@ class Clock:
 
     def __init__(self, table: Table, drawn: Draw, pool: Pool, cap: int) -> None:
         self._loss, self._target, self._steps = table.loss[drawn.search], table.target, table.steps
-        self._pool, self._features, self._cap = pool, pool.features, cap
+        self._pool, self._features, self._cap = pool, pool.features[: pool.offered], cap
         self._trials = list[Seen]()
         self._rows = list[int]()
         self._looks = list[tuple[int, int]]()

@@ -13,7 +13,7 @@ from autoglm_ops.tuning.master import TuneMaster
 from autoglm_ops.tuning.moves import Continue, Seen, Start, Stop, View, ending, ladder
 from autoglm_ops.tuning.pool import Pool
 from autoglm_ops.tuning.space import parse_space
-from autoglm_ops.tuning.transfer import Earlier, Told, promise
+from autoglm_ops.tuning.transfer import Earlier, Told, promise, winner
 
 SPACE = parse_space({"train.learning_rate": {"loguniform": [1e-4, 1e-1]}, "train.weight_decay": {"uniform": [0, 1]}})
 RUNGS = (1, 3, 9)
@@ -72,6 +72,25 @@ def test_history_starts_near_the_valley() -> None:
     cold = play(TuneMaster(Pool.of(SPACE, 3, 64), RUNGS, seed=1), 9)
     warm = play(TuneMaster(Pool.of(SPACE, 3, 64), RUNGS, seed=1, earlier=[told(11)]), 9)
     assert min(trial.loss for trial in warm.trials) < min(trial.loss for trial in cold.trials)
+
+
+def test_the_winner_of_a_study_heard_is_looked_at_after_the_present_settings_and_before_all_else() -> None:
+    past, present = told(11), {"train.learning_rate": 2e-2, "train.weight_decay": 0.5}
+    best = min(past.trials, key=lambda trial: trial.curve[-1][1]).choices
+    view = play(TuneMaster(Pool.of(SPACE, 3, 64), RUNGS, seed=1, first=[present], earlier=[past]), 12)
+    assert [trial.choices for trial in view.trials[:2]] == [present, best]
+    again = play(TuneMaster(Pool.of(SPACE, 3, 64), RUNGS, seed=1, first=[best], earlier=[past]), 12)
+    assert [trial.choices for trial in again.trials].count(best) == 1  # as the present settings
+
+
+def test_a_winner_beyond_the_bounds_of_today_gives_way_to_the_best_within_them() -> None:
+    past = told(11)
+    best = winner(SPACE, past)
+    assert best == min(past.trials, key=lambda trial: trial.curve[-1][1]).choices
+    narrow = parse_space({"train.learning_rate": {"loguniform": [1e-2, 1e-1]}, "train.weight_decay": {"uniform": [0, 1]}})
+    inside = winner(narrow, past)
+    assert inside is not None and 1e-2 <= inside["train.learning_rate"] <= 1e-1
+    assert winner(parse_space({"train.learning_rate": {"loguniform": [1e-2, 1e-1]}}), past) is None
 
 
 def test_history_without_skill_is_left_out_and_costs_nothing() -> None:
