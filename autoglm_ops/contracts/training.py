@@ -255,7 +255,7 @@ class StudyHistory(Record):
 class Quantised(Record):
     """What int8 made of a model: macro-F1 of the validation rows and bytes of the weights, before and after.
 
-    layers: how many became int8. kept: the numbers that stayed float32.
+    layers: how many became int8. kept: numbers that are float32, the scales among them.
     """
 
     scheme: str

@@ -10,13 +10,16 @@ Vectors (biases, norms), small heads, tables of segments and whatever is no such
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from autoglm_ops.contracts.record import write_text
 from autoglm_ops.errors import Tampered, UsageError
 
 KEY = "quantization_config"
@@ -27,6 +30,9 @@ LEAST = 16
 """Rows and columns of a matrix worth it: less gains no bytes, and a head decides by these few numbers alone."""
 RANGE = 127
 """Steps of what a layer reads. All 255 would overflow the 16 bits in which processors without VNNI add two products."""
+
+KERNELS = "fbgemm"
+"""torch's engine of these; it serves x86 processors."""
 
 Weights = dict[str, torch.Tensor]
 Config = Mapping[str, Any]
@@ -121,8 +127,22 @@ def quantise(module: Any, run: Callable[[Any], object]) -> tuple[Weights, dict[s
             made.input_range = torch.tensor(ranges[name])
         _put(module, name, made)
     weights = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
-    _pack(module, names)
+    pack(module)
     return weights, {"quant_method": METHOD, "version": VERSION, "modules": list(names)}
+
+
+def rewrite(folder: Path, module: Any, run: Callable[[Any], object]) -> tuple[int, int]:
+    """`quantise` the `module` that `folder` was saved from, and make it the folder of what came out.
+
+    Returns how many layers became int8, and how many numbers stayed as they were or were added.
+    """
+    from safetensors.torch import save_file
+
+    weights, told = quantise(module, run)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    write_text(folder / "config.json", json.dumps({**config, KEY: told}, indent=2, sort_keys=True) + "\n")
+    return len(told["modules"]), sum(tensor.numel() for tensor in weights.values() if tensor.dtype != torch.int8)
 
 
 def put(module: Any, weights: Weights, told: object) -> None:
@@ -145,7 +165,7 @@ def put(module: Any, weights: Weights, told: object) -> None:
     _check(module, weights, names)
     _require_kernels()
     module.load_state_dict(weights, strict=True)
-    _pack(module, names)
+    pack(module)
 
 
 _AGAIN = "train the model again"
@@ -226,18 +246,21 @@ def _wide(ends: tuple[float, float]) -> tuple[float, float]:
 
 
 def _require_kernels() -> None:
-    if "fbgemm" not in torch.backends.quantized.supported_engines:
+    if KERNELS not in torch.backends.quantized.supported_engines:
         raise UsageError(
             "an int8 model needs torch's fbgemm kernels, which are of x86 processors; train.quantization = none needs none"
         )
 
 
-def _pack(module: nn.Module, names: tuple[str, ...]) -> None:
-    """Under the name of fbgemm: torch's own choice, where there is VNNI, lays weights out for kernels without the one that is asked here."""
+def pack(module: nn.Module) -> None:
+    """Make the int8 layers of `module` ready to be asked; no state can be taken from them afterwards.
+
+    Under the name of KERNELS: torch's own choice, where there is VNNI, lays weights out for kernels without the one that is asked here.
+    """
     before = torch.backends.quantized.engine
-    torch.backends.quantized.engine = "fbgemm"
+    torch.backends.quantized.engine = KERNELS
     try:
-        for layer in map(module.get_submodule, names):
+        for layer in module.modules():
             if isinstance(layer, Int8Linear):
                 layer.pack()
     finally:

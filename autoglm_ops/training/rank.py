@@ -157,7 +157,7 @@ def _write(job: Job, module: Any, progress: Progress, parameters: int, rows: Row
     whole = type(module)(module.config).eval()
     whole.load_state_dict(progress.best)  # first, since save_pretrained takes the weights out of the dict it is given
     module.save_pretrained(folder, state_dict=progress.best, max_shard_size="1000GB")
-    quantised = smaller.rewrite(folder, whole, rows, heart.beat) if job.quantization == "int8" else None
+    quantised = smaller.publish_int8(folder, whole, rows, heart.beat) if job.quantization == "int8" else None
     np.save(Path(job.out) / "embeddings.npy", of_some(whole, rows.validation, rows.pad_id))
     per_epoch = job.plan.global_batch
     TrainingRecord(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoglm_ops.contracts.record import write_text
 from autoglm_ops.contracts.training import Quantised
 from autoglm_ops.training import int8
 from autoglm_ops.training.batch import Fed
@@ -19,24 +17,18 @@ from autoglm_ops.training.pooled import of_some
 from autoglm_ops.training.rows import MacroF1, Rows
 
 
-def rewrite(folder: Path, module: Any, rows: Rows, beat: Callable[[], None] = lambda: None) -> Quantised:
+def publish_int8(folder: Path, module: Any, rows: Rows, beat: Callable[[], None] = lambda: None) -> Quantised:
     """Make `module`, float32 on CPU, int8 in place, and `folder`, where it was saved, its folder. `beat` is called as work goes on.
 
     Ranges are those of training rows, scores of validation rows. Raises UsageError as `int8.quantise`.
     """
-    from safetensors.torch import save_file
-
-    weights, config, judge = folder / "model.safetensors", folder / "config.json", MacroF1(rows)
-    alone, bytes_before = _Alone(module, beat), weights.stat().st_size
-    before = judge.score(alone, 0)
-    small, told = int8.quantise(module, lambda asked: of_some(asked, rows.train, rows.pad_id))
-    save_file(small, weights, metadata={"format": "pt"})
-    config_told = {**json.loads(config.read_text(encoding="utf-8")), int8.KEY: told}
-    write_text(config, json.dumps(config_told, indent=2, sort_keys=True) + "\n")
+    weights, alone, judge = folder / "model.safetensors", _Alone(module, beat), MacroF1(rows)
+    bytes_before, before = weights.stat().st_size, judge.score(alone, 0)
+    layers, kept = int8.rewrite(folder, module, lambda asked: of_some(asked, rows.train, rows.pad_id))
     return Quantised(
         scheme=f"{int8.METHOD} {int8.VERSION}",
-        layers=len(told["modules"]),
-        kept=sum(tensor.numel() for tensor in small.values() if tensor.dtype != torch.int8),
+        layers=layers,
+        kept=kept,
         rows=len(rows.validation),
         before=before,
         after=judge.score(alone, 0),
