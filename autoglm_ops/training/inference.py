@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -74,7 +75,8 @@ def _module(config: dict[str, Any], weights: bytes) -> Any:
     built = AutoConfig.for_model(
         **{"model_type": config["model_type"], **{k: v for k, v in config.items() if k not in ("model_type", int8.KEY)}}
     )
-    module = AutoModelForSequenceClassification.from_config(built, trust_remote_code=False, dtype=torch.float32)
+    with nullcontext() if told is None else int8.Hollow():
+        module = AutoModelForSequenceClassification.from_config(built, trust_remote_code=False, dtype=torch.float32)
     int8.put(module, load(weights), told)
     return module
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from autoglm_ops.contracts.record import write_text
 from autoglm_ops.errors import Tampered, UsageError
@@ -39,7 +40,7 @@ Config = Mapping[str, Any]
 
 
 class Int8Linear(nn.Module):
-    """A linear layer by torch's fbgemm kernels: x [..., columns] to [..., rows], float32. `pack` it before it is asked."""
+    """A linear layer by torch's fbgemm kernels: x [..., columns] to [..., rows], float32. Its numbers are put in, then it is packed."""
 
     weight: torch.Tensor
     weight_scale: torch.Tensor
@@ -48,10 +49,10 @@ class Int8Linear(nn.Module):
 
     def __init__(self, rows: int, columns: int, bias: bool) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.zeros(rows, columns, dtype=torch.int8))
-        self.register_buffer("weight_scale", torch.ones(rows))
-        self.register_buffer("input_range", torch.tensor([0.0, 1.0]))
-        self.register_buffer("bias", torch.zeros(rows) if bias else None)
+        self.register_buffer("weight", torch.empty(rows, columns, dtype=torch.int8, device="meta"))
+        self.register_buffer("weight_scale", torch.empty(rows, device="meta"))
+        self.register_buffer("input_range", torch.empty(2, device="meta"))
+        self.register_buffer("bias", torch.empty(rows, device="meta") if bias else None)
 
     def pack(self) -> None:
         """Lay the weights out for the kernel, and let go of them: no state can be taken from here on."""
@@ -78,11 +79,18 @@ class Int8Embedding(nn.Module):
 
     def __init__(self, rows: int, columns: int) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.zeros(rows, columns, dtype=torch.int8))
-        self.register_buffer("weight_scale", torch.ones(rows))
+        self.register_buffer("weight", torch.empty(rows, columns, dtype=torch.int8, device="meta"))
+        self.register_buffer("weight_scale", torch.empty(rows, device="meta"))
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return self.weight[ids] * self.weight_scale[ids].unsqueeze(-1)
+
+
+class Hollow(TorchFunctionMode):
+    """Within it, what layers make to be filled takes no memory: the model that `put` fills is never there in full precision."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}) | ({"device": "meta"} if func is torch.empty else {}))
 
 
 def rounded(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,7 +172,7 @@ def put(module: Any, weights: Weights, told: object) -> None:
         _put(module, name, _empty(layers[name]))
     _check(module, weights, names)
     _require_kernels()
-    module.load_state_dict(weights, strict=True)
+    module.load_state_dict(weights, strict=True, assign=True)
     pack(module)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from autoglm_ops.training import artifact, int8
 from autoglm_ops.training.inference import Classifier
@@ -111,7 +112,7 @@ def weigh(folder: str) -> None:
     before = _resident()
     model = Classifier.load(Path(folder))
     model.predict(["w1 w2"])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line) / 1024
     print(json.dumps({"peak": peak - before, "after": _resident() - before}))
 
 
@@ -125,6 +126,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=60)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    disable_progress_bar()
     for name, config in SHAPES.items():
         if given.only and not any(part in name for part in given.only):
             continue

@@ -98,7 +98,8 @@ def test_a_layer_computes_with_what_the_file_says() -> None:
     """Against the same in float64: the input rounded over its range and cut off, the weights times their scales."""
     weights, _ = stored()
     layer = int8.Int8Linear(64, 32, bias=True)
-    layer.load_state_dict({name.removeprefix("wide."): tensor for name, tensor in weights.items() if name.startswith("wide.")})
+    mine = {name.removeprefix("wide."): tensor for name, tensor in weights.items() if name.startswith("wide.")}
+    layer.load_state_dict(mine, assign=True)
     low, high = (float(end) for end in layer.input_range)
     given = torch.randn(7, 32) * (high - low)
     matrix = layer.weight.double() * layer.weight_scale.double()[:, None]
