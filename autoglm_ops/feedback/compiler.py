@@ -79,7 +79,7 @@ def compile_patches(
     ]
     now, taken = apply(space, active, today).levers, set[str]()
     for rule in rules:
-        if rule.holds(said):
+        if rule.holds(said) and rule.concerns(now):
             case = _Case(rule, {name: said[name] for name in rule.signals}, space, now, active)
             answer = case.taken() if case.key in taken else case.answer(policy, today)
             answers.append(answer)

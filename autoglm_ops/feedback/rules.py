@@ -6,8 +6,8 @@
 
 A condition is a signal's name (it fired), or a signal against a limit of yours: it holds when the whole interval is beyond the limit.
 
-The defaults move only what can plausibly cure the signal: latency comes from the size and the arithmetic of a model, not from its
-learning rate.
+The defaults move only what can plausibly cure the signal: latency comes from the size of a model, and of a wide one from its
+arithmetic, not from its learning rate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 from autoglm_ops.contracts.feedback import Signal, SignalName
 from autoglm_ops.contracts.record import Record
 from autoglm_ops.errors import SettingsError
-from autoglm_ops.feedback.levers import WORDS
+from autoglm_ops.feedback.levers import WORDS, Levers
 
 End = Literal["low", "high"]
 _CONDITION = re.compile(r"^([a-z-]+)(?:\s*([<>])\s*(\d+(?:\.\d+)?(?:[eE]-?\d+)?))?$")
@@ -57,7 +57,8 @@ class Rule(Record):
     """When all of `when` hold and none of `unless`: move `key` by a factor or by an amount, or set it to one of its WORDS.
 
     key: a setting such as "train.learning_rate"; when the search space holds it, the named ends of its range move, else its
-    fixed value does. start: where a setting that is off (0) begins, since a factor moves no zero.
+    fixed value does. start: where a setting that is off (0) begins, since a factor moves no zero. least: the rule is for models of which
+    these settings are at least so much; one that says nothing of it (the width of a folder's model) is not kept from it.
     """
 
     when: tuple[str, ...] = Field(min_length=1)
@@ -66,6 +67,7 @@ class Rule(Record):
     multiply: float | None = Field(default=None, gt=0)
     add: float | None = None
     set: str | None = None
+    least: dict[str, float] = {}
     start: float | None = Field(default=None, gt=0)
     ends: tuple[End, ...] = Field(default=("high",), min_length=1)
     reason: str
@@ -91,6 +93,10 @@ class Rule(Record):
         return all(Condition.of(text).holds(said) for text in self.when) and not any(
             Condition.of(text).holds(said) for text in self.unless
         )
+
+    def concerns(self, space: Levers) -> bool:
+        """Whether it is for a model with these levers."""
+        return all(space[key] >= least for key, least in self.least.items() if isinstance(space.get(key), int | float))
 
     def target(self, value: float) -> float:
         """Where the rule would have `value`, before any bound."""
@@ -188,7 +194,8 @@ RULES = (
     Rule(
         when=("latency",),
         key="train.quantization",
-        set="int8",  # as measured in training/int8.py: a third to a half faster from 256 numbers wide on, never slower
+        set="int8",
+        least={"model.hidden_size": 256},  # narrower ones gain nothing by it (tests/benchmarks/bench_int8.py)
         reason="answers are slow: the next model is published as int8",
     ),
     Rule(

@@ -220,8 +220,8 @@ class Train(Section):
     tell much."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     quantization: Literal["none", "int8"] = "none"
-    """What is published; int8: linear layers and embeddings in whole numbers, a quarter of the bytes, of the families that README lists.
-    The gate judges, and the server serves, that model."""
+    """What is published; int8: linear layers and embeddings in whole numbers, a quarter of the bytes. Narrow models are not
+    faster by it, glm-small among them. The gate judges, and the server serves, that model; README lists the families."""
     optimizer: Literal["adamw"] = "adamw"
     evaluations: Count = 3
     """How often the validation rows are scored; where no weights are averaged, those of the best evaluation are published."""

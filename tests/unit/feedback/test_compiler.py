@@ -134,6 +134,17 @@ def test_a_setting_that_is_a_word_is_set_rests_expires_and_is_undone_like_a_numb
     assert said("latency", 3, past.active(DAY)) == "undone"
 
 
+def test_int8_is_for_models_that_are_wide_or_do_not_say(make_signal: Make) -> None:
+    for width, expected in (
+        ({"model.hidden_size": 128}, []),
+        ({"model.hidden_size": 256}, [INT8]),
+        ({"model.hidden_size": None}, [INT8]),
+    ):
+        found = compile_patches([make_signal("latency")], {INT8: "none", **width}, PatchSet(), POLICY, DAY)
+        assert [one.key for one in found.patches if one.key == INT8] == expected
+        assert INT8 not in words(found.refused)
+
+
 @pytest.mark.parametrize("space", [{}, {INT8: "int4"}, {f"tune.space.{INT8}": {"choice": ["none", "int8"]}, INT8: "none"}])
 def test_a_word_that_is_not_there_or_not_known_or_searched_is_no_lever(space: dict[str, Any], make_signal: Make) -> None:
     found = compile_patches([make_signal("latency")], space, PatchSet(), POLICY, DAY)

@@ -20,6 +20,7 @@ from autoglm_ops.stages.runs import Request
 
 ROOT = Path(__file__).parents[3]
 TEAM = 'cluster.teams={"default": {"resources": {"gpus": 4, "cpu": 8}, "priority": "high"}}'
+INT8 = "train.quantization"
 AWAY = "cluster.backend=kubernetes"
 
 
@@ -85,7 +86,7 @@ def test_int8_of_a_family_that_cannot_be_had_so_is_refused_and_no_other_run_is(
         asked.settled(tree, sources, tmp_path)
     tree, sources = load_tree(ROOT / "params.yaml", overrides=["model.name=theirs"], environ={})
     assert asked.settled(tree, sources, tmp_path).train.quantization == "none"
-    assert "train.quantization" not in {one.key for one in _slow(tree, tmp_path).patches}
+    assert INT8 not in {one.key for one in _slow(tree, tmp_path).patches}
 
 
 def test_int8_is_had_on_x86_processors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,11 +98,13 @@ def test_int8_is_had_on_x86_processors_alone(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_answers_that_are_slow_ask_for_int8_and_a_run_that_says_none_has_its_way(tmp_path: Path) -> None:
-    tree, sources = load_tree(ROOT / "params.yaml", overrides=[], environ={})
-    made = [one for one in _slow(tree, tmp_path).patches if one.key == "train.quantization"]
+    tree, _ = load_tree(ROOT / "params.yaml", overrides=[], environ={})
+    assert INT8 not in {one.key for one in _slow(tree, tmp_path).patches}, "glm-small gains nothing by it"
+    tree, sources = load_tree(ROOT / "params.yaml", overrides=["model.hidden_size=256"], environ={})
+    made = [one for one in _slow(tree, tmp_path).patches if one.key == INT8]
     assert [(one.old, one.new) for one in made] == [("none", "int8")]
     loop.apply_fixed(tree, sources, PatchSet(patches=tuple(made)), tmp_path)
-    assert resolve(tree, sources).train.quantization == "int8" and sources["train.quantization"].startswith("patch of")
+    assert resolve(tree, sources).train.quantization == "int8" and sources[INT8].startswith("patch of")
     tree, sources = load_tree(ROOT / "params.yaml", overrides=["train.quantization=none"], environ={})
     loop.apply_fixed(tree, sources, PatchSet(patches=tuple(made)), tmp_path)
     assert resolve(tree, sources).train.quantization == "none"
