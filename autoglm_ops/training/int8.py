@@ -1,8 +1,8 @@
 """int8 models: how a trained model becomes one, what its folder says, and how it answers. The scheme has its one owner here.
 
 A weight is a whole number from -127 to 127 times the scale of its row (an output of a linear layer, a token of an embedding). What a
-linear layer reads is rounded to RANGE steps over the range it had on training rows, and cut off beyond. So a row's answer does not
-depend on the rows beside it, bit for bit, and loading guesses nothing.
+linear layer reads is rounded to RANGE steps over the range it had on training rows, and cut off beyond. So what an
+int8 layer makes of a row is the same to the bit whatever rows are beside it, and loading guesses nothing.
 
 Why no library's own: on one thread of an AVX2 processor, GLM 256 x 4, 64 texts of 40 tokens, torchao 0.18 (int8 weights, dynamic
 activations) took 16 times as long as float32 without its compiler, and its weight-only kind 1.3 times. torch.ao's quantize_dynamic is as
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ from autoglm_ops.contracts.record import write_text
 from autoglm_ops.errors import Tampered, UsageError
 
 KEY = "quantization_config"
-"""Of config.json. transformers knows the key, and refuses a method it does not know instead of reading the numbers as weights."""
+"""Of config.json, where others look for it too. transformers only warns of a method it does not know and takes the numbers for weights, so
+whoever opens a folder here asks first (`put`, and `models.read_config`, which refuses it for training)."""
 METHOD = "autoglm-int8"
 VERSION = 1
 LEAST = 16
@@ -43,7 +44,6 @@ KERNELS = "fbgemm"
 """torch's engine of these; it serves x86 processors."""
 
 Weights = dict[str, torch.Tensor]
-Config = Mapping[str, Any]
 
 
 class Int8Linear(nn.Module):
