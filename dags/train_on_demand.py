@@ -22,6 +22,7 @@ SETTINGS = {
     "max_length": "tokenize.max_length",
     "trials": "tune.trials",
     "precision": "train.precision",
+    "quantization": "train.quantization",
     "gpus": "cluster.resources.gpus",
     "gpu_kind": "cluster.resources.gpu",
 }
@@ -51,6 +52,7 @@ with DAG(
         "precision": field(
             "Arithmetic of the training; fp16 needs GPUs.", "string", enum=[None, "auto", "fp32", "bf16", "fp16"]
         ),
+        "quantization": field("What is published and served.", "string", enum=[None, "none", "int8"]),
         "gpus": field("GPUs of each node that trains, where cluster.backend has them.", "integer", minimum=0, maximum=64),
         "gpu_kind": field("Their kind on a cluster, which the plan is made for.", "string", enum=[None, *GPUS]),
         "as_of": Param(None, type=["null", "string"], format="date", description="Last day of data to see; empty is today."),

@@ -22,9 +22,9 @@ def snapshot(as_of: AsOfDay = None, overrides: Overrides = None, configs: Config
     root = checkout()
     path = root / "params.yaml"
     tree, sources = load_tree(path, overrides=overrides or (), configs=configs or ())
-    settings = asked.settled(tree, sources)
+    settings = asked.settled(tree, sources, root)
     taken = world.take(settings, root, home(), day(as_of), datetime.now(UTC).date())
-    loop.apply_fixed(tree, sources, taken.patches)
+    loop.apply_fixed(tree, sources, taken.patches, root)
     written = write_resolved(path, tree, sources)
     taken.write(root)
     if as_json:

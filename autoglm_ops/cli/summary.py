@@ -31,7 +31,8 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "training",
             f"{training['ranks']} ranks, ZeRO {training['zero_stage']}, {training['steps']} steps"
-            + (f", {training['tokens_per_second']:,.0f} tokens/s" if training.get("tokens_per_second") else ""),
+            + (f", {training['tokens_per_second']:,.0f} tokens/s" if training.get("tokens_per_second") else "")
+            + _int8(training.get("quantised")),
         ),
         (evaluation["metric"], _scores(evaluation)),
         ("gate", "\n".join([gate["verdict"], *(f"- {reason}" for reason in gate["reasons"])])),
@@ -39,6 +40,13 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("seconds", ", ".join(f"{name} {value:.0f}" for name, value in seconds["stages"].items())
          + f"; platform overhead {seconds['overhead']:.0f}"),
     ]  # fmt: skip
+
+
+def _int8(made: dict[str, Any] | None) -> str:
+    if made is None:
+        return ""
+    sizes = " -> ".join(f"{made[key] / 1e6:.1f}" for key in ("bytes_before", "bytes_after"))
+    return f"\nint8: {sizes} MB, validation {made['before']:.4f} -> {made['after']:.4f}"
 
 
 def _settings(best: dict[str, Any]) -> str:

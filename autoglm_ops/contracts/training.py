@@ -252,6 +252,22 @@ class StudyHistory(Record):
     studies: tuple[PastStudy, ...] = ()
 
 
+class Quantised(Record):
+    """What int8 made of a model: macro-F1 of the validation rows and bytes of the weights, before and after.
+
+    layers: how many became int8. kept: numbers that are float32, the scales among them.
+    """
+
+    scheme: str
+    layers: int
+    kept: int
+    rows: int
+    before: float
+    after: float
+    bytes_before: int
+    bytes_after: int
+
+
 class TrainingRecord(Record):
     """`out/train/training.json`. Only what the same parameters, data and ranks always give."""
 
@@ -273,10 +289,12 @@ class TrainingRecord(Record):
     weights_sha256: str
     changes: tuple[TrainingChange, ...] = ()
     """What recoveries changed on the way; left out of the file when nothing was."""
+    quantised: Quantised | None = None
+    """How the published weights became int8; left out of the file where they are float32. `validation` is of the weights before."""
 
     @model_serializer(mode="wrap")
     def _without_what_is_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(dump(self), "changes", "averaged_from")
+        return _without(dump(self), "changes", "averaged_from", "quantised")
 
 
 class CheckpointManifest(Record):

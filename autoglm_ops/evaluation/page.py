@@ -9,7 +9,7 @@ from typing import Any
 from autoglm_ops.contracts.data import SPLITS, DatasetVersion, ValidationReport
 from autoglm_ops.contracts.feedback import PatchSet
 from autoglm_ops.contracts.release import Champion, EvaluationReport, GateVerdict, Interval, SliceResult, Verdict
-from autoglm_ops.contracts.training import ParallelPlan, TrainingRecord, TuningReport
+from autoglm_ops.contracts.training import ParallelPlan, Quantised, TrainingRecord, TuningReport
 
 Facts = list[tuple[str, str]]
 
@@ -204,6 +204,7 @@ def _training(record: TrainingRecord, plan: ParallelPlan) -> dict[str, Any]:
             ("steps", f"{record.steps:,} ({record.epochs:.3g} epochs)"),
             ("seen", f"{record.samples:,} rows, {record.tokens:,} tokens"),
             ("kept", weights + ("" if kept is None else f", validation {number(kept)}")),
+            *([] if record.quantised is None else [("published as", _int8(record.quantised))]),
         ],
         "plan": [
             ("layout", f"{plan.ranks} ranks on {plan.device}, ZeRO stage {plan.zero_stage}, {plan.precision}"),
@@ -214,6 +215,14 @@ def _training(record: TrainingRecord, plan: ParallelPlan) -> dict[str, Any]:
         "settings": [(key, text(value)) for key, value in _flat(record.settings)],
         "weights": record.weights_sha256[:12],
     }
+
+
+def _int8(made: Quantised) -> str:
+    share = 1 - made.bytes_after / made.bytes_before
+    return (
+        f"int8, {made.layers} layers: {megabytes(made.bytes_after)} instead of {megabytes(made.bytes_before)} ({share:.0%} less), "
+        f"validation {made.after:.4f} instead of {made.before:.4f}"
+    )
 
 
 def _memory(plan: ParallelPlan) -> str:

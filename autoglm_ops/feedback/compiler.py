@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
+from typing import Any
 
 from autoglm_ops.contracts.feedback import PatchSet, SearchSpacePatch, Signal
 from autoglm_ops.contracts.record import Record, digest_of
 from autoglm_ops.feedback.history import UNDO
-from autoglm_ops.feedback.levers import SPACE, Levers, Limits, Refusal, apply, ends, is_whole, moved, next_of, step
+from autoglm_ops.feedback.levers import SPACE, WORDS, Levers, Limits, Refusal, apply, ends, is_whole, moved, next_of, step
 from autoglm_ops.feedback.rules import RULES, Rule
 
 BOUNDS: dict[str, Limits] = {
@@ -29,7 +30,7 @@ BOUNDS: dict[str, Limits] = {
     "prepare.half_life_days": (3, 365),
     "data.window_days": (7, 3650),
 }
-"""No patch ever leaves these. A key without bounds is never patched."""
+"""No patch ever leaves these. A key without bounds is never patched, unless it is one of WORDS."""
 
 
 class FeedbackPolicy(Record):
@@ -78,7 +79,7 @@ def compile_patches(
     ]
     now, taken = apply(space, active, today).levers, set[str]()
     for rule in rules:
-        if rule.holds(said):
+        if rule.holds(said) and rule.concerns(now):
             case = _Case(rule, {name: said[name] for name in rule.signals}, space, now, active)
             answer = case.taken() if case.key in taken else case.answer(policy, today)
             answers.append(answer)
@@ -96,6 +97,7 @@ class _Case:
         searched = f"{SPACE}{rule.key}"
         self.rule = rule
         self.key = searched if searched in now else rule.key
+        self.words = WORDS.get(self.key, ())
         self.base, self.now = base.get(self.key), now.get(self.key)
         self.signals = {name: signal.model_dump(mode="json") for name, signal in sorted(signals.items())}
         self.seen = digest_of(self.signals)
@@ -112,7 +114,7 @@ class _Case:
         changes = self._changes(policy)
         if not changes:
             return self._refuse("bound", f"{self.now} has no room left towards the rule's target")
-        directions = {end: self._direction(ends(self.now)[end], value) for end, value in changes.items()}
+        directions = {end: self._direction(self._ends()[end], value) for end, value in changes.items()}
         if any(patch.evidence.get("moved", {}).get(end) == -sign for patch in self.earlier for end, sign in directions.items()):
             return self._refuse("hysteresis", "a patch in force moved it the other way; it must expire first")
         return SearchSpacePatch(
@@ -127,9 +129,9 @@ class _Case:
         )
 
     def _blocked(self, policy: FeedbackPolicy, today: date) -> Refusal | None:
-        if not ends(self.now):
+        if not self._ends():
             return self._refuse("no-lever", "neither searched nor set to a number")
-        if self.rule.key not in policy.bounds:
+        if self.rule.key not in policy.bounds and not self.words:
             return self._refuse("no-bound", "it has no hard bounds, so it is never patched")
         if any(patch.evidence.get("seen") == self.seen for patch in self.earlier):
             return self._refuse("seen", "a patch in force stands on this very evidence")
@@ -141,8 +143,14 @@ class _Case:
                 return self._refuse("cooldown", f"patched on {self.earlier[-1].created}; left alone until {ready}")
         return None
 
-    def _changes(self, policy: FeedbackPolicy) -> dict[str, float]:
+    def _ends(self) -> dict[str, Any]:
+        """What of the lever can move: numbers as `ends` names them, or its word."""
+        return {"value": self.now} if self.now in self.words else ends(self.now)
+
+    def _changes(self, policy: FeedbackPolicy) -> dict[str, Any]:
         """New values of the ends that can move; a range that would close is left as it is."""
+        if self.words:
+            return {} if self.rule.set == self.now else {"value": self.rule.set}
         current, origin = ends(self.now), ends(self.base)
         wanted = ("value",) if "value" in current else self.rule.ends
         found = {end: self._moved_end(current[end], origin[end], policy) for end in wanted}
@@ -151,8 +159,10 @@ class _Case:
             return {}
         return {end: value for end, value in found.items() if value != current[end]}
 
-    def _direction(self, old: float, new: float) -> int:
+    def _direction(self, old: Any, new: Any) -> int:
         """What later patches must not turn round. Switching a lever on is a move the way its rule goes on."""
+        if self.words:
+            old, new = map(self.words.index, (old, new))
         upwards = self.rule.upwards if old == 0 and self.rule.start is not None else new > old
         return 1 if upwards else -1
 

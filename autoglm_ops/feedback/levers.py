@@ -1,6 +1,7 @@
 """What a patch may move: entries of the search space and fixed settings, by dotted key, and how they move. Pure.
 
-A lever's value is a number, or one entry of `tune.space`: {loguniform|uniform|int|adaptive: [low, high]} or {choice: [...]}.
+A lever's value is a number, one of the words that WORDS lists, or one entry of `tune.space`: {loguniform|uniform|int|adaptive:
+[low, high]} or {choice: [...]}.
 """
 
 from __future__ import annotations
@@ -35,11 +36,14 @@ class Applied(Record):
     skipped: tuple[Refusal, ...] = ()
 
 
+WORDS: dict[str, tuple[str, ...]] = {"train.quantization": ("none", "int8")}
+"""Settings that are words and may be patched: no patch sets another one. Their order is what a way back is told by."""
+
 SECTIONS = ("model", "train", "tokenize", "prepare", "data", "serving")
 
 
 def levers(settings: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The levers of a settings tree: every entry of tune.space, and every number directly below SECTIONS.
+    """The levers of a settings tree: every entry of tune.space, every number directly below SECTIONS, and WORDS.
 
     own: what a null of `model` stands for, the configuration's own values.
     """
@@ -48,7 +52,9 @@ def levers(settings: Mapping[str, Any], own: Mapping[str, Any] | None = None) ->
         values = dict(settings.get(section, {}))
         if section == "model":
             values |= {key: value for key, value in (own or {}).items() if values.get(key, 0) is None}
-        found |= {f"{section}.{key}": value for key, value in values.items() if _is_number(value)}
+        found |= {
+            f"{section}.{key}": value for key, value in values.items() if _is_number(value) or f"{section}.{key}" in WORDS
+        }
     return found
 
 

@@ -2,11 +2,12 @@
 
     - {when: [latency > 0.5], key: train.learning_rate, multiply: 0.9, ends: [low, high], reason: latency over its threshold}
     - {when: [quality < 0.9], key: model.hidden_size, add: 16, reason: accuracy under its target}
+    - {when: [latency > 0.5], key: train.quantization, set: int8, reason: latency over its threshold}
 
 A condition is a signal's name (it fired), or a signal against a limit of yours: it holds when the whole interval is beyond the limit.
 
-The defaults move only what can plausibly cure the signal: latency comes from the size of a model, not from its learning rate. Serving
-has no quantised engine yet, so that lever is not among them.
+The defaults move only what can plausibly cure the signal: latency comes from the size of a model, and of a wide one from its
+arithmetic, not from its learning rate.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 from autoglm_ops.contracts.feedback import Signal, SignalName
 from autoglm_ops.contracts.record import Record
 from autoglm_ops.errors import SettingsError
+from autoglm_ops.feedback.levers import WORDS, Levers
 
 End = Literal["low", "high"]
 _CONDITION = re.compile(r"^([a-z-]+)(?:\s*([<>])\s*(\d+(?:\.\d+)?(?:[eE]-?\d+)?))?$")
@@ -52,10 +54,11 @@ class Condition(NamedTuple):
 
 
 class Rule(Record):
-    """When all of `when` hold and none of `unless`: move `key` by a factor or by an amount.
+    """When all of `when` hold and none of `unless`: move `key` by a factor or by an amount, or set it to one of its WORDS.
 
     key: a setting such as "train.learning_rate"; when the search space holds it, the named ends of its range move, else its
-    fixed value does. start: where a setting that is off (0) begins, since a factor moves no zero.
+    fixed value does. start: where a setting that is off (0) begins, since a factor moves no zero. least: the rule is for models of which
+    these settings are at least so much; one that says nothing of it (the width of a folder's model) is not kept from it.
     """
 
     when: tuple[str, ...] = Field(min_length=1)
@@ -63,14 +66,19 @@ class Rule(Record):
     key: str
     multiply: float | None = Field(default=None, gt=0)
     add: float | None = None
+    set: str | None = None
+    least: dict[str, float] = {}
     start: float | None = Field(default=None, gt=0)
     ends: tuple[End, ...] = Field(default=("high",), min_length=1)
     reason: str
 
     @model_validator(mode="after")
     def _one_change(self) -> Rule:
-        if (self.multiply is None) == (self.add is None):
-            raise ValueError(f"the rule for {self.key} must have either multiply or add")
+        if [self.multiply, self.add, self.set].count(None) != 2:
+            raise ValueError(f"the rule for {self.key} must have one of multiply, add and set")
+        words = WORDS.get(self.key, ())
+        if self.set not in (words or (None,)):
+            raise ValueError(f"{self.key} is set to one of {', '.join(words)}" if words else f"{self.key} is no word to be set")
         for text in (*self.when, *self.unless):
             Condition.of(text)
         return self
@@ -85,6 +93,10 @@ class Rule(Record):
         return all(Condition.of(text).holds(said) for text in self.when) and not any(
             Condition.of(text).holds(said) for text in self.unless
         )
+
+    def concerns(self, space: Levers) -> bool:
+        """Whether it is for a model with these levers."""
+        return all(space[key] >= least for key, least in self.least.items() if isinstance(space.get(key), int | float))
 
     def target(self, value: float) -> float:
         """Where the rule would have `value`, before any bound."""
@@ -101,7 +113,7 @@ class Rule(Record):
 def parse(items: Any, where: str) -> tuple[Rule, ...]:
     """The rules of a parsed YAML file. Raises SettingsError naming the file, the rule and what is wrong with it."""
     if not isinstance(items, Sequence) or isinstance(items, str) or not items:
-        raise SettingsError(f"{where} must be a list of rules, each with when, key, multiply or add, and reason")
+        raise SettingsError(f"{where} must be a list of rules, each with when, key, multiply, add or set, and reason")
     rules = []
     for number, item in enumerate(items, start=1):
         try:
@@ -178,6 +190,13 @@ RULES = (
         key="serving.batch_wait_ms",
         multiply=0.5,
         reason="answers are slow: a batch waits less for company",
+    ),
+    Rule(
+        when=("latency",),
+        key="train.quantization",
+        set="int8",
+        least={"model.hidden_size": 256},  # narrower ones gain nothing by it (tests/benchmarks/bench_int8.py)
+        reason="answers are slow: the next model is published as int8",
     ),
     Rule(
         when=("cost",),

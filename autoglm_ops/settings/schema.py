@@ -219,6 +219,9 @@ class Train(Section):
     """How the embeddings of a new model begin; odds: with each token's log odds of the labels on the training rows, so that few steps
     tell much."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    quantization: Literal["none", "int8"] = "none"
+    """What is published; int8: linear layers and embeddings in whole numbers, a quarter of the bytes. Narrow models are not
+    faster by it, glm-small among them. The gate judges, and the server serves, that model; README lists the families."""
     optimizer: Literal["adamw"] = "adamw"
     evaluations: Count = 3
     """How often the validation rows are scored; where no weights are averaged, those of the best evaluation are published."""

@@ -6,6 +6,7 @@ params.yaml may name GPUs that only its cluster has, and still run on a laptop b
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from autoglm_ops.contracts.training import HardwareSpec
@@ -13,19 +14,30 @@ from autoglm_ops.errors import SettingsError
 from autoglm_ops.planning import settle_precision
 from autoglm_ops.settings import Settings, resolve
 from autoglm_ops.stages import snapshot
+from autoglm_ops.training.models import why_not_int8
 
 _ASKED = "--set "
 
 
-def settled(tree: dict[str, Any], sources: dict[str, str]) -> Settings:
-    """The settings of a run; `tree` is changed where its team had another word. Raises SettingsError or UsageError."""
+def settled(tree: dict[str, Any], sources: dict[str, str], origin: Path = Path()) -> Settings:
+    """The settings of a run; `tree` is changed where its team had another word. `origin`: what a model's folder is relative to.
+
+    Raises SettingsError or UsageError.
+    """
     resolve(tree, sources)
     _over_the_team(tree.get("cluster", {}), sources)
     settings = resolve(tree, sources)
     hardware = snapshot.training_hardware(settings)
     _require_gpus(settings, sources, hardware)
     settle_precision(settings.train.precision, hardware)
+    _require_int8(settings, origin)
     return settings
+
+
+def _require_int8(settings: Settings, origin: Path) -> None:
+    why_not = why_not_int8(settings.model.name, origin) if settings.train.quantization == "int8" else None
+    if why_not is not None:
+        raise SettingsError(f"train.quantization = int8, but {why_not}; leave it at none")
 
 
 def _over_the_team(cluster: Mapping[str, Any], sources: dict[str, str]) -> None:

@@ -24,7 +24,7 @@ from autoglm_ops.settings import PLACEMENT, Settings
 from autoglm_ops.settings.layers import parse_yaml
 from autoglm_ops.stages import production, serving, snapshot
 from autoglm_ops.store import open_store
-from autoglm_ops.training.models import BUILTIN
+from autoglm_ops.training.models import BUILTIN, why_not_int8
 
 
 def collect(settings: Settings, home: Path, day: date) -> FeedbackSnapshot:
@@ -75,7 +75,7 @@ def patch(settings: Settings, home: Path, day: date, origin: Path = Path(), *, d
     path = _signals_path(home, day)
     said = SignalsOfDay.read(path).signals if path.exists() else signals(settings, home, day, origin).signals
     past = history(home)
-    made = decide(settings, said, past.active(day), day, chosen)
+    made = decide(settings, said, past.active(day), day, chosen, origin)
     if not dry:
         past.append(made.patches)
         _keep(made, home, day)
@@ -83,12 +83,17 @@ def patch(settings: Settings, home: Path, day: date, origin: Path = Path(), *, d
 
 
 def decide(
-    settings: Settings, said: Sequence[Signal], active: PatchSet, day: date, chosen: Sequence[rules.Rule] = rules.RULES
+    settings: Settings,
+    said: Sequence[Signal],
+    active: PatchSet,
+    day: date,
+    chosen: Sequence[rules.Rule] = rules.RULES,
+    origin: Path = Path(),
 ) -> CompiledPatches:
     """What the compiler answers to `said` on `day`, with the levers and limits of `settings` and `active` in force. Writes nothing."""
     tree = settings.model_dump(mode="json")
     own = _own(tree)
-    space = levers.levers(tree, own)
+    space = _levers(tree, origin)
     heads = declines.heads_rule(own["hidden_size"], own["heads"]) if settings.feedback.declines and own else None
     policy = _policy(settings, own, levers.apply(space, active, day).levers, heads)
     return compile_patches(said, space, active, policy, day, (*chosen, *([heads] if heads else [])))
@@ -116,14 +121,14 @@ def history(home: Path) -> History:
     return History(home / "feedback" / "patches.jsonl")
 
 
-def apply_fixed(tree: dict[str, dict[str, object]], sources: dict[str, str], patches: PatchSet) -> None:
+def apply_fixed(tree: dict[str, dict[str, object]], sources: dict[str, str], patches: PatchSet, origin: Path = Path()) -> None:
     """Lay patches of fixed settings (`train.epochs`, say) over a resolved tree. A key that this very run sets is left alone.
 
     Patches of `tune.space` are the tune stage's: it reads them from inputs/patches.json. Those of `serving` are the server's.
     """
     elsewhere = (levers.SPACE, *(f"{section}." for section in PLACEMENT))
     fixed = PatchSet(patches=tuple(item for item in patches.patches if not item.key.startswith(elsewhere)))
-    before = levers.levers(tree, _own(tree))
+    before = _levers(tree, origin)
     after = levers.apply(before, fixed).levers
     for item in fixed.patches:
         section, _, leaf = item.key.partition(".")
@@ -194,6 +199,12 @@ def _rules(named: str, origin: Path) -> tuple[rules.Rule, ...]:
         return rules.parse(parse_yaml((origin / named).read_text(encoding="utf-8"), where), where)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{where} cannot be read: {error}; name a YAML file, relative to the checkout") from error
+
+
+def _levers(tree: Mapping[str, Any], origin: Path) -> dict[str, Any]:
+    """The levers of a run: without int8 where its model, a folder below `origin`, cannot be had so."""
+    found, key = levers.levers(tree, _own(tree)), "train.quantization"
+    return found if why_not_int8(tree["model"]["name"], origin) is None else {k: v for k, v in found.items() if k != key}
 
 
 def _own(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -78,11 +78,11 @@ def open_run(request: Request, origin: Path, home: Path) -> RunInfo:
 
 def _decide(request: Request, origin: Path, home: Path) -> RunInfo:
     tree, sources = load_tree(origin / "params.yaml", overrides=request.overrides, configs=request.configs)
-    settings = asked.settled(tree, sources)
+    settings = asked.settled(tree, sources, origin)
     world = snapshot.take(settings, origin, home, request.as_of, datetime.now(UTC).date())
     if not request.patched:
         world = replace(world, patches=PatchSet())
-    loop.apply_fixed(tree, sources, world.patches)
+    loop.apply_fixed(tree, sources, world.patches, origin)
     if request.dag == RETUNE and sources.get("tune.trials") == "params.yaml":
         tree["tune"]["trials"], sources["tune.trials"] = settings.feedback.trials, "feedback.trials"
     settings = resolve(tree, sources)

@@ -61,9 +61,10 @@ def _tuning(context: Context) -> dict[str, Any]:
 
 def _training(context: Context, done: dict[str, Completion]) -> dict[str, Any]:
     plan = ParallelPlan.read(context.output("plan", "plan.json"))
-    steps = TrainingRecord.read(context.output("train", "training.json")).steps
+    trained = TrainingRecord.read(context.output("train", "training.json"))
     speed = done["train"].measured.get("tokens_per_second")  # None when DVC had the model in its cache
-    return {"ranks": plan.ranks, "zero_stage": plan.zero_stage, "steps": steps, "tokens_per_second": speed}
+    told = {"ranks": plan.ranks, "zero_stage": plan.zero_stage, "steps": trained.steps, "tokens_per_second": speed}
+    return told | ({"quantised": trained.quantised.model_dump(mode="json")} if trained.quantised else {})
 
 
 def _evaluation(context: Context) -> dict[str, Any]:

@@ -21,6 +21,9 @@ from autoglm_ops.training.job import Job
 from autoglm_ops.training.recipe import Recipe
 from autoglm_ops.training.settings import overlay
 
+MOST_LOST = 0.01
+"""Macro-F1 that the int8 model may lose on validation before the run says so."""
+
 
 def run(context: Context) -> Outcome:
     """Writes model/ (weights, config, tokenizer, reference.json, embeddings.json, manifest.json) and training.json.
@@ -52,7 +55,9 @@ def run(context: Context) -> Outcome:
     seconds = round(time.monotonic() - started, 3)
     reasons = tuple(f"{change.kind}: from step {change.step}, {change.why}" for change in record.changes)
     return Outcome(
-        reasons=(*reasons, *_better(record)), facts=facts, measured={**measured, **trail.as_measured(), "seconds": seconds}
+        reasons=(*reasons, *_better(record), *_lost(record)),
+        facts=facts,
+        measured={**measured, **trail.as_measured(), "seconds": seconds},
     )
 
 
@@ -67,6 +72,17 @@ def _better(record: TrainingRecord) -> tuple[str, ...]:
     return (
         f"the mean of the weights from step {record.averaged_from} on scores {published:.4f} on validation, and those at step {step} "
         f"scored {best:.4f}; train.average = 0 publishes the best",
+    )
+
+
+def _lost(record: TrainingRecord) -> tuple[str, ...]:
+    """Says when the int8 model that is published lost more than it may; the gate judges it all the same."""
+    made = record.quantised
+    if made is None or made.before - made.after <= MOST_LOST:
+        return ()
+    return (
+        f"the int8 model scores {made.after:.4f} on validation and its full-precision weights {made.before:.4f}, more than {MOST_LOST} "
+        "apart; train.quantization = none publishes those",
     )
 
 
@@ -86,6 +102,7 @@ def _job(context: Context, settings: Settings, work: Path) -> Job:
         model=model,
         recipe=Recipe.of(train, rows=meta.rows["train"], seed=settings.seed, pretrained=model.folder is not None),
         rules=RecoveryRules(**settings.recovery.model_dump()),
+        quantization=settings.train.quantization,
         settings={"train": train, "model": settings.model.model_dump(), "seed": settings.seed},
     )
 

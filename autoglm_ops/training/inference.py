@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from autoglm_ops.errors import Tampered
-from autoglm_ops.training import artifact
+from autoglm_ops.training import artifact, int8
 from autoglm_ops.training.batch import collate
 from autoglm_ops.training.pooled import pooled
 
@@ -70,11 +71,13 @@ def _module(config: dict[str, Any], weights: bytes) -> Any:
 
     if "auto_map" in config:
         raise Tampered("config.json asks for code of its own (auto_map); no published model does")
+    told = config.get(int8.KEY)
     built = AutoConfig.for_model(
-        **{"model_type": config["model_type"], **{k: v for k, v in config.items() if k != "model_type"}}
+        **{"model_type": config["model_type"], **{k: v for k, v in config.items() if k not in ("model_type", int8.KEY)}}
     )
-    module = AutoModelForSequenceClassification.from_config(built, trust_remote_code=False, dtype=torch.float32)
-    module.load_state_dict(load(weights), strict=True)
+    with nullcontext() if told is None else int8.Hollow():
+        module = AutoModelForSequenceClassification.from_config(built, trust_remote_code=False, dtype=torch.float32)
+    int8.put(module, load(weights), told)
     return module
 
 

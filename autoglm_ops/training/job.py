@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from autoglm_ops.contracts.record import Record, digest_of
 from autoglm_ops.contracts.training import ParallelPlan, RecoveryRules, TrainingChange
@@ -27,6 +27,7 @@ class Job(Record):
     model: ModelSpec
     recipe: Recipe
     settings: dict[str, Any]
+    quantization: Literal["none", "int8"] = "none"
     rules: RecoveryRules = RecoveryRules()
     attempt: int = 1
     changes: tuple[TrainingChange, ...] = ()

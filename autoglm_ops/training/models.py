@@ -7,6 +7,7 @@ config.json, and safetensors when it is to be continued. Code in a folder is nev
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,22 @@ BUILTIN = Catalog(
     {f"glm-{size}": f"autoglm_ops.training.models:glm_{size}" for size in ("tiny", "small", "base", "large")},
     group="autoglm.models",
 )
+
+
+INT8_FAMILIES = frozenset({"bert", "glm", "glm4", "llama", "qwen2", "qwen3"})
+"""`model_type` of the folders that may be published as int8: each is trained, made int8 and read again in a test."""
+
+
+def why_not_int8(name: str, origin: Path) -> str | None:
+    """Why `model.name` cannot be published as int8 on this machine; None where it can, or where what is named is wrong anyhow."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return f"torch computes with int8 on x86 processors alone, and this machine is {platform.machine()}"
+    try:
+        kind = "glm" if name in BUILTIN.names() else read_config(origin / name).get("model_type")
+    except BadData:
+        return None
+    known = ", ".join(sorted(INT8_FAMILIES))
+    return None if kind in INT8_FAMILIES else f"model.name = {name!r} is of the family {kind!r}, and it is proven for {known}"
 
 
 class ModelSpec(Record):
@@ -202,6 +219,11 @@ def read_config(folder: Path) -> Config:
         raise BadData(
             f"model folder {folder.name!r} has no readable config.json: {error}; name a folder saved by save_pretrained"
         ) from error
+    if config.get("quantization_config"):
+        raise BadData(
+            f"model folder {folder.name!r} holds rounded weights (quantization_config), which nothing can be trained from; name the one "
+            "they were made of, published with train.quantization = none"
+        )
     if "auto_map" in config:
         raise BadData(
             f"model folder {folder.name!r} wants its own code to be run (auto_map); convert it to a class transformers has"

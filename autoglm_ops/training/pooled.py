@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from autoglm_ops.contracts.arrays import TokenArrays
 from autoglm_ops.training.batch import collate
-from autoglm_ops.training.progress import Weights
 
 ROWS = 512
 """Rows of a sample at most."""
@@ -44,9 +43,7 @@ def _mean(out: Any, mask: torch.Tensor) -> torch.Tensor:
     return (last * seen).sum(1) / seen.sum(1)
 
 
-def of_weights(module: Any, weights: Weights, arrays: TokenArrays, pad_id: int) -> NDArray[np.float32]:
-    """`pooled` of at most ROWS of `arrays`, evenly picked, by a copy of `module` on CPU that holds `weights`; `module` is left alone."""
-    copy = type(module)(module.config).eval()
-    copy.load_state_dict(weights)
+def of_some(module: Any, arrays: TokenArrays, pad_id: int) -> NDArray[np.float32]:
+    """`pooled` of at most ROWS of `arrays`, evenly picked."""
     picked = np.linspace(0, len(arrays) - 1, min(len(arrays), ROWS)).round().astype(np.int64)
-    return pooled(copy, [arrays[int(row)] for row in picked], pad_id)
+    return pooled(module, [arrays[int(row)] for row in picked], pad_id)

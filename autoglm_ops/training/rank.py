@@ -14,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from autoglm_ops.contracts.arrays import TokenArrays
 from autoglm_ops.contracts.record import Record, digest_path
 from autoglm_ops.contracts.training import TrainingChange, TrainingRecord
-from autoglm_ops.training import activations, allocator, checkpoint, mean
+from autoglm_ops.training import activations, allocator, checkpoint, mean, smaller
 from autoglm_ops.training.beat import Heart
 from autoglm_ops.training.callbacks.beats import Beats
 from autoglm_ops.training.callbacks.checkpoints import Checkpoints
@@ -25,7 +25,7 @@ from autoglm_ops.training.engine import warm as import_for
 from autoglm_ops.training.initial import start
 from autoglm_ops.training.job import AnyJob, Job
 from autoglm_ops.training.models import build, preload
-from autoglm_ops.training.pooled import of_weights
+from autoglm_ops.training.pooled import of_some
 from autoglm_ops.training.progress import Progress
 from autoglm_ops.training.publication import Site
 from autoglm_ops.training.rows import Rows, fit
@@ -104,9 +104,7 @@ def work(job: Job, rank: int, meeting: Path, born: float) -> None:
     saving = time.monotonic()
     heart.enter("saving")
     if rank == 0:
-        # First, since save_pretrained takes the weights out of the dict it is given.
-        np.save(Path(job.out) / "embeddings.npy", of_weights(module, progress.best, rows.validation, job.model.pad_id))
-        _write(job, module, progress, parameters)
+        _write(job, module, progress, parameters, rows, heart)
         seconds = progress.seconds["steps"] - steps_before
         Measured(
             start_seconds=round(started - born, 3),
@@ -152,11 +150,15 @@ def _changed(progress: Progress, change: TrainingChange) -> None:
     progress.changes.append(change.model_copy(update={"step": progress.step}).model_dump(mode="json"))
 
 
-def _write(job: Job, module: Any, progress: Progress, parameters: int) -> None:
+def _write(job: Job, module: Any, progress: Progress, parameters: int, rows: Rows, heart: Heart) -> None:
     folder = Path(job.out) / "weights"
     module.config._name_or_path = ""  # where a pretrained model was read from is this machine's business
     disable_progress_bar()
+    whole = type(module)(module.config).eval()
+    whole.load_state_dict(progress.best)  # first, since save_pretrained takes the weights out of the dict it is given
     module.save_pretrained(folder, state_dict=progress.best, max_shard_size="1000GB")
+    quantised = smaller.publish_int8(folder, whole, rows, heart.beat) if job.quantization == "int8" else None
+    np.save(Path(job.out) / "embeddings.npy", of_some(whole, rows.validation, rows.pad_id))
     per_epoch = job.plan.global_batch
     TrainingRecord(
         architecture=type(module).__name__,
@@ -173,6 +175,7 @@ def _write(job: Job, module: Any, progress: Progress, parameters: int) -> None:
         averaged_from=mean.first(job.recipe, progress.step),
         weights_sha256=digest_path(folder / "model.safetensors"),
         changes=tuple(TrainingChange(**change) for change in progress.changes),
+        quantised=quantised,
     ).write(Path(job.out) / "training.json")
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from autoglm_ops.contracts.arrays import TokenArrays
-from autoglm_ops.training.batch import Batch, collate
+from autoglm_ops.training.batch import Batch, Fed, collate
 from autoglm_ops.training.callbacks.base import AfterValidation, Callback
 from autoglm_ops.training.loop import Diverged, Engine, Taken, run
 from autoglm_ops.training.metrics import macro_f1
@@ -73,6 +74,17 @@ class RowFeed:
         return _dropped(batch, self._recipe.token_dropout, pad_id)
 
 
+class Scorer(Protocol):
+    """Of an `Engine`, what it is scored by."""
+
+    rank: int
+    ranks: int
+
+    def logits(self, batch: Fed) -> torch.Tensor: ...
+
+    def add(self, values: NDArray[np.float64]) -> NDArray[np.float64]: ...
+
+
 class MacroF1:
     """Macro-F1 of the validation rows."""
 
@@ -82,7 +94,7 @@ class MacroF1:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
-    def score(self, engine: Engine, step: int) -> float:
+    def score(self, engine: Scorer, step: int) -> float:
         rows = self._rows
         logits = score(engine, rows.validation, rows.pad_id, rows.labels)
         if not np.isfinite(logits).all():
@@ -90,7 +102,7 @@ class MacroF1:
         return macro_f1(np.asarray(rows.validation.labels), logits.argmax(1), rows.labels)
 
 
-def score(engine: Engine, arrays: TokenArrays, pad_id: int, labels: int) -> NDArray[np.float64]:
+def score(engine: Scorer, arrays: TokenArrays, pad_id: int, labels: int) -> NDArray[np.float64]:
     """Logits of every row, float64 [rows, labels], on every rank: each scores its share, longest rows together."""
     order = np.argsort(arrays.lengths, kind="stable")[engine.rank :: engine.ranks]
     out = np.zeros((len(arrays), labels))

@@ -63,6 +63,7 @@ def test_a_precision_is_the_plans(form: Callable[..., Any], precision: str, plan
 def test_the_choices_of_the_form_are_those_there_are(dags: dict[str, Any]) -> None:
     params = dags["train_on_demand"].params
     assert params.get_param("gpu_kind").schema["enum"] == [None, *GPUS]
+    assert params.get_param("quantization").schema["enum"] == [None, *get_args(Train.model_fields["quantization"].annotation)]
     assert params.get_param("precision").schema["enum"] == [None, *get_args(Train.model_fields["precision"].annotation)]
 
 

@@ -132,6 +132,7 @@ FORM = {
     "tune": (False, ["yes", 1]),
     "trials": (4, [0, 1.5]),
     "precision": ("bf16", ["int8", "BF16", 16, ""]),
+    "quantization": ("int8", ["int4", "INT8", 8, ""]),
     "gpus": (2, [-1, 1.5, "two", 65, True]),
     "gpu_kind": ("h100-80g", ["gtx-1080", "", 4090]),
     "model": ("glm-small", ["", 7]),

@@ -115,10 +115,17 @@ def test_runs_by_rest_an_alias_moved_in_mlflow_and_a_rollback(platform: Platform
 def test_the_form_by_rest_makes_a_clusters_journey_and_gpus_that_are_not_here_are_refused_at_once(platform: Platform) -> None:
     """`cluster.rehearse` is a cluster backend on one machine: fresh folders, through the store."""
     place = "/api/v2/dags/train_on_demand/dagRuns"
-    for bad in ({"precision": "int8"}, {"gpus": -1}, {"gpu_kind": "gtx-1080"}):
+    for bad in ({"precision": "int8"}, {"quantization": "int4"}, {"gpus": -1}, {"gpu_kind": "gtx-1080"}):
         assert platform.api.call("POST", place, {"logical_date": None, "conf": bad})[0] == 400, bad
     refused = platform.api.trigger("train_on_demand", {"gpus": 1, "set": {"cluster.rehearse": True}})
-    asked = {"precision": "bf16", "gpus": 0, "tune": False, "as_of": "2026-03-03", "set": {"cluster.rehearse": True}}
+    asked = {
+        "precision": "bf16",
+        "quantization": "int8",
+        "gpus": 0,
+        "tune": False,
+        "as_of": "2026-03-03",
+        "set": {"cluster.rehearse": True},
+    }
     name = platform.api.trigger("train_on_demand", asked)
     until(lambda: platform.api.state("train_on_demand", name) in DONE, seconds=600)
     assert platform.api.state("train_on_demand", name) == "success", platform.checkout.logs()
@@ -129,6 +136,7 @@ def test_the_form_by_rest_makes_a_clusters_journey_and_gpus_that_are_not_here_ar
         root for root in _workspaces(platform.checkout.home) if "train_on_demand" in (root / "inputs" / "run.json").read_text()
     ]
     assert json.loads((run / "out" / "plan" / "plan.json").read_text())["precision"] == "bf16"
+    assert json.loads((run / "out" / "train" / "training.json").read_text())["quantised"]["scheme"] == "autoglm-int8 1"
     assert "job_seconds" in Completion.read(run / "completed" / "train.json").measured, "through the store"
 
 

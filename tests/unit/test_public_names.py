@@ -42,7 +42,7 @@ RECORDS = {
     "Alert", "ArmRow", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally",
     "DriftOfDay", "DriftReport", "EmbeddingSample", "Estimate", "EvaluationReport", "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "Folders", "GateVerdict",
     "HardwareSpec", "Interval", "JobSpec", "JobStatus", "KubernetesPlace", "LabelledRow", "LaunchPlan", "LaunchRecord", "LocationProfile", "LogCommit", "ModelRef",
-    "ModelShape", "PackedDataset", "ParallelPlan", "PastStudy", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Quota", "Recipe",
+    "ModelShape", "PackedDataset", "ParallelPlan", "PastStudy", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Quantised", "Quota", "Recipe",
     "RecoveryDecision", "RecoveryRules", "ReporterTally", "Resources", "RowSet", "RunInfo", "SearchSpacePatch", "Served", "Setting", "Signal", "SignalsOfDay",
     "SliceResult", "SourceFile", "SourceManifest", "SourceTally", "StageRecord", "StepSpec", "StudyHistory", "SuiteReport", "TokenMeta", "TrainingChange",
     "TrainingFailure", "TrainingRecord", "Trial", "TuningReport", "Unsure", "ValidationReport", "Work", "WorkResult",

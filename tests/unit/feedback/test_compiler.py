@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoglm_ops.contracts.feedback import PatchSet, SearchSpacePatch, Signal
 from autoglm_ops.feedback.compiler import BOUNDS, FeedbackPolicy, compile_patches
-from autoglm_ops.feedback.history import UNDO
+from autoglm_ops.feedback.history import UNDO, History
 from autoglm_ops.feedback.levers import SPACE, apply, ends, levers, undo
 from autoglm_ops.feedback.rules import RULES, Rule
 
@@ -103,6 +105,52 @@ def test_the_literal_rules_can_be_written_in_yaml(make_signal: Make) -> None:
     assert {patch.key: patch.new for patch in found.patches} == {"train.learning_rate": 1e-3 * 0.9, "model.hidden_size": 80}
 
 
+INT8 = "train.quantization"
+
+
+def test_a_setting_that_is_a_word_is_set_rests_expires_and_is_undone_like_a_number(make_signal: Make, tmp_path: Path) -> None:
+    base = {INT8: "none", "model.hidden_size": 256}
+    first = compile_patches([make_signal("latency")], base, PatchSet(), POLICY, DAY)
+    patch = next(one for one in first.patches if one.key == INT8)
+    assert (patch.old, patch.new, patch.evidence["moved"]) == ("none", "int8", {"value": 1})
+    active = PatchSet(patches=(patch,))
+    assert apply(base, active, DAY).levers[INT8] == "int8" and undo({INT8: "int8"}, patch) == {INT8: "none"}
+    assert apply(base, active, DAY + timedelta(days=8)).skipped[0].word == "expired"
+    assert apply({INT8: "int8"}, active, DAY).skipped[0].word == "stale"  # the user wrote it into params.yaml since
+
+    def said(signal: str, day: int, active: PatchSet, value: float = 0.6) -> str | None:
+        later = compile_patches(
+            [make_signal(signal, value=value)], base, active, POLICY, DAY + timedelta(days=day), (*RULES, back)
+        )
+        return words(later.refused).get(INT8)
+
+    back = Rule(when=("quality",), key=INT8, set="none", reason="r")
+    assert said("latency", 0, active) == "cooldown" and said("latency", 3, active, 0.5) == "seen"
+    assert said("latency", 3, active) == "bound" and said("quality", 3, active) == "hysteresis"
+    past = History(tmp_path / "patches.jsonl")
+    past.append([patch])
+    past.undo(1, DAY)
+    assert apply(base, past.active(DAY), DAY).levers[INT8] == "none"
+    assert said("latency", 3, past.active(DAY)) == "undone"
+
+
+def test_int8_is_for_models_that_are_wide_or_do_not_say(make_signal: Make) -> None:
+    for width, expected in (
+        ({"model.hidden_size": 128}, []),
+        ({"model.hidden_size": 256}, [INT8]),
+        ({"model.hidden_size": None}, [INT8]),
+    ):
+        found = compile_patches([make_signal("latency")], {INT8: "none", **width}, PatchSet(), POLICY, DAY)
+        assert [one.key for one in found.patches if one.key == INT8] == expected
+        assert INT8 not in words(found.refused)
+
+
+@pytest.mark.parametrize("space", [{}, {INT8: "int4"}, {f"tune.space.{INT8}": {"choice": ["none", "int8"]}, INT8: "none"}])
+def test_a_word_that_is_not_there_or_not_known_or_searched_is_no_lever(space: dict[str, Any], make_signal: Make) -> None:
+    found = compile_patches([make_signal("latency")], space, PatchSet(), POLICY, DAY)
+    assert not found.patches and words(found.refused)[f"tune.space.{INT8}" if len(space) > 1 else INT8] == "no-lever"
+
+
 def test_a_choice_gains_an_option_and_keeps_the_others(make_signal: Make) -> None:
     space = {"tune.space.model.hidden_size": {"choice": [32, 64]}}
     found = compile_patches([make_signal("quality")], space, PatchSet(), POLICY, DAY)
@@ -116,6 +164,8 @@ def test_levers_are_the_search_space_and_the_numbers_of_model_and_train() -> Non
         "tune": {"space": {"a.b": {}}},
     }
     assert levers(tree) == {"tune.space.a.b": {}, "model.layers": 2, "train.epochs": 3.0}
+    tree["train"] |= {"quantization": "none", "schedule": "cosine"}
+    assert levers(tree)["train.quantization"] == "none" and "train.schedule" not in levers(tree)
 
 
 SIGNALS = st.lists(st.sampled_from(["quality", "drift", "latency"]), unique=True, min_size=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoglm_ops.contracts.feedback import PatchSet, Signal
 from autoglm_ops.errors import SettingsError, UsageError
-from autoglm_ops.settings import load_tree
-from autoglm_ops.stages import asked, runs, snapshot
+from autoglm_ops.feedback.compiler import CompiledPatches
+from autoglm_ops.settings import load_tree, resolve
+from autoglm_ops.stages import asked, loop, runs, snapshot
 from autoglm_ops.stages.runs import Request
 
 ROOT = Path(__file__).parents[3]
 TEAM = 'cluster.teams={"default": {"resources": {"gpus": 4, "cpu": 8}, "priority": "high"}}'
+INT8 = "train.quantization"
 AWAY = "cluster.backend=kubernetes"
 
 
@@ -56,6 +60,7 @@ def test_another_teams_settings_stay_and_the_deployments_do_not_count_as_asked()
         ([AWAY, "cluster.resources.gpus=2", "cluster.resources.gpu=gtx"], UsageError, "'gtx' is not known; choose from"),
         ([AWAY, "cluster.resources.gpus=65", "cluster.resources.gpu=l40s"], SettingsError, "less than or equal to 64"),
         (["train.precision=fp16"], UsageError, "needs a GPU"),
+        (["train.quantization=int4"], SettingsError, "'none' or 'int8'"),
         (["train.precision=int8"], SettingsError, "'auto', 'fp32', 'bf16' or 'fp16'"),
     ],
 )
@@ -66,6 +71,50 @@ def test_what_cannot_be_had_is_refused_before_there_is_a_workspace(
     with pytest.raises(error, match=said):
         runs.open_run(request, ROOT, tmp_path)
     assert not [path for path in (tmp_path / "runs").iterdir() if path.name != ".lock"]
+
+
+@pytest.mark.parametrize(
+    ("config", "said"), [({"model_type": "gpt2"}, "'gpt2', and it is proven for bert, glm, glm4"), ({}, "None")]
+)
+def test_int8_of_a_family_that_cannot_be_had_so_is_refused_and_no_other_run_is(
+    config: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps(config))
+    tree, sources = load_tree(ROOT / "params.yaml", overrides=["model.name=theirs", "train.quantization=int8"], environ={})
+    with pytest.raises(SettingsError, match=f"train.quantization = int8, but model.name = 'theirs' is of the family {said}"):
+        asked.settled(tree, sources, tmp_path)
+    tree, sources = load_tree(ROOT / "params.yaml", overrides=["model.name=theirs"], environ={})
+    assert asked.settled(tree, sources, tmp_path).train.quantization == "none"
+    assert INT8 not in {one.key for one in _slow(tree, tmp_path).patches}
+
+
+def test_int8_is_had_on_x86_processors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settled("train.quantization=int8").train.quantization == "int8"
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    with pytest.raises(SettingsError, match="x86 processors alone, and this machine is arm64"):
+        settled("train.quantization=int8")
+    assert settled().train.quantization == "none"
+
+
+def test_answers_that_are_slow_ask_for_int8_and_a_run_that_says_none_has_its_way(tmp_path: Path) -> None:
+    tree, _ = load_tree(ROOT / "params.yaml", overrides=[], environ={})
+    assert INT8 not in {one.key for one in _slow(tree, tmp_path).patches}, "glm-small gains nothing by it"
+    tree, sources = load_tree(ROOT / "params.yaml", overrides=["model.hidden_size=256"], environ={})
+    made = [one for one in _slow(tree, tmp_path).patches if one.key == INT8]
+    assert [(one.old, one.new) for one in made] == [("none", "int8")]
+    loop.apply_fixed(tree, sources, PatchSet(patches=tuple(made)), tmp_path)
+    assert resolve(tree, sources).train.quantization == "int8" and sources[INT8].startswith("patch of")
+    tree, sources = load_tree(ROOT / "params.yaml", overrides=["train.quantization=none"], environ={})
+    loop.apply_fixed(tree, sources, PatchSet(patches=tuple(made)), tmp_path)
+    assert resolve(tree, sources).train.quantization == "none"
+
+
+def _slow(tree: dict[str, Any], origin: Path) -> CompiledPatches:
+    """What the loop makes of a day on which answers were slow."""
+    told = {"value": 2.0, "low": 2.0, "high": 2.0, "threshold": 1.0, "rows": 300, "window": ("2026-01-08", "2026-01-08")}
+    slow = Signal.model_validate({"name": "latency", "fired": True, "reason": "slow", **told})
+    return loop.decide(resolve(tree, {}), [slow], PatchSet(), date(2026, 1, 9), origin=origin)
 
 
 def test_gpus_of_this_machine_are_asked_for_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

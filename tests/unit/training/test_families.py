@@ -15,16 +15,17 @@ import torch
 from autoglm_ops.contracts.arrays import TokenMeta
 from autoglm_ops.errors import BadData, UsageError
 from autoglm_ops.planning.shapes import FAMILIES
-from autoglm_ops.training import artifact, lora
+from autoglm_ops.training import artifact, int8, lora
 from autoglm_ops.training.config import TrainerConfig
 from autoglm_ops.training.inference import Classifier
-from autoglm_ops.training.models import ModelSpec, build
+from autoglm_ops.training.models import INT8_FAMILIES, ModelSpec, build
 from autoglm_ops.training.sources import module_of
 from autoglm_ops.training.trainer import AutoGLMTrainer
 
 README = Path(__file__).parents[3] / "README.md"
 LABELS = ("neg", "pos")
 LETTERS = {"[PAD]": 0, "[UNK]": 1, **{chr(97 + place): 2 + place for place in range(22)}}
+META = TokenMeta(vocabulary=24, pad_id=0, max_length=16, labels=LABELS, rows={})
 TEXTS = ["abc", "cabbage", "a", "fedcba"]
 TINY = {
     "vocab_size": 24, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -112,8 +113,7 @@ def test_a_classifier_of_a_family_answers_as_the_server_reads_it(config: dict[st
     _letters().save(str(staged / "tokenizer.json"))
     artifact.publish(staged, tmp_path / "served", architecture="any", labels=LABELS, max_length=16)
     server = Classifier.load(tmp_path / "served")
-    meta = TokenMeta(vocabulary=24, pad_id=0, max_length=16, labels=LABELS, rows={})
-    pipeline = build(ModelSpec.of({"name": "served"}, meta, tmp_path), 1).eval()
+    pipeline = build(ModelSpec.of({"name": "served"}, META, tmp_path), 1).eval()
     continued = pipeline.state_dict()
     assert all(torch.equal(tensor, continued[name]) for name, tensor in trainer.module.state_dict().items())
     for text, chances in zip(TEXTS, server.predict(TEXTS), strict=True):
@@ -121,6 +121,30 @@ def test_a_classifier_of_a_family_answers_as_the_server_reads_it(config: dict[st
         with torch.inference_mode():
             expected = trainer.module.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
         assert chances == pytest.approx(np.asarray(torch.softmax(expected.double(), 1)[0]), abs=1e-5)
+
+
+@pytest.mark.parametrize("config", [row.config for row in ROWS if "classification" in row.tasks], ids=lambda c: c["model_type"])
+def test_a_classifier_of_a_family_is_made_int8_and_read_again_equal(config: dict[str, Any], tmp_path: Path) -> None:
+    trainer = trained(config, "classification", tmp_path)
+    whole = logits(trainer.module, "classification")
+    folder = Path(shutil.copytree(tmp_path / "model", tmp_path / "staged", ignore=shutil.ignore_patterns(artifact.MANIFEST)))
+    layers, _ = int8.rewrite(folder, trainer.module.eval(), lambda module: logits(module, "classification"))
+    _letters().save(str(folder / "tokenizer.json"))
+    artifact.publish(folder, tmp_path / "served", architecture="any", labels=LABELS, max_length=16)
+    server = Classifier.load(tmp_path / "served")
+    again = logits(server._module, "classification")
+    assert layers > 2 and torch.equal(again, logits(trainer.module, "classification"))
+    assert not torch.equal(again, whole) and torch.allclose(again, whole, atol=0.1)
+    together = server.predict(TEXTS)
+    assert all(
+        np.allclose(server.predict([text])[0], chances, atol=1e-6) for text, chances in zip(TEXTS, together, strict=True)
+    )
+    with pytest.raises(BadData, match=r"rounded weights .* which nothing can be trained from"):
+        build(ModelSpec.of({"name": "served"}, META, tmp_path), 1)
+
+
+def test_what_may_be_asked_for_as_int8_is_what_is_proven_here() -> None:
+    assert {row.config["model_type"] for row in ROWS if "classification" in row.tasks} == INT8_FAMILIES
 
 
 def _letters() -> Any:
@@ -158,11 +182,7 @@ Use = Callable[[Path], object]
         lambda folder: module_of(TrainerConfig.of({"model": str(folder), "task": "causal-lm"})),
         lambda folder: module_of(TrainerConfig.of({"model": str(folder), "task": "classification", "labels": LABELS})),
         lambda folder: build(
-            ModelSpec.of(
-                {"name": folder.name},
-                TokenMeta(vocabulary=24, pad_id=0, max_length=16, labels=LABELS, rows={}),
-                folder.parent,
-            ),
+            ModelSpec.of({"name": folder.name}, META, folder.parent),
             1,
         ),
     ],

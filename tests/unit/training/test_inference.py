@@ -7,19 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from autoglm_ops.contracts.record import digest_path
 from autoglm_ops.errors import Tampered
-from autoglm_ops.training import artifact
+from autoglm_ops.training import artifact, int8
 from autoglm_ops.training.inference import Classifier
 from autoglm_ops.training.models import ModelSpec, build
 
 TEXTS = ["abc", "", "a" * 500, "cab", "xyz", "b"]
 
 
-@pytest.fixture(scope="module")
-def staged_by(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["float32", "int8"])
+def staged_by(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
     folder = tmp_path_factory.mktemp("classifier")
@@ -29,7 +30,10 @@ def staged_by(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = ModelSpec(
         name="glm-tiny", folder=None, overrides=overrides, vocabulary=5, pad_id=0, max_length=16, labels=("neg", "pos")
     )
-    build(spec, 1).save_pretrained(folder / "staged")
+    module = build(spec, 1).eval()
+    module.save_pretrained(folder / "staged")
+    if request.param == "int8":
+        int8.rewrite(folder / "staged", module, lambda asked: asked(torch.arange(5)[None]))
     tokenizer.save(str(folder / "staged" / "tokenizer.json"))
     artifact.publish(
         folder / "staged", folder / "model", architecture="GlmForSequenceClassification", labels=spec.labels, max_length=16
