@@ -37,7 +37,9 @@ class Classifier:
         content = {name: (folder / name).read_bytes() for name in manifest.files}
         artifact.compare(folder, manifest, {name: hashlib.sha256(data).hexdigest() for name, data in content.items()})
         config = json.loads(content["config.json"])
-        module = _module(config, content["model.safetensors"])
+        if (name := int8.weights_of(config)) not in content:
+            raise Tampered(f"{folder} has no {name}; fetch or train the model again")
+        module = _module(config, content[name])
         tokenizer = _tokenizer(content, manifest.max_length)
         return cls(module, tokenizer, manifest.labels, manifest.max_length, int(config["pad_token_id"]))
 

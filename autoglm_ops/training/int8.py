@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,13 @@ from autoglm_ops.contracts.record import write_text
 from autoglm_ops.errors import Tampered, UsageError
 
 KEY = "quantization_config"
-"""Of config.json, where others look for it too. transformers only warns of a method it does not know and takes the numbers for weights, so
-whoever opens a folder here asks first (`put`, and `models.read_config`, which refuses it for training)."""
+"""Of config.json, where others look for it too. Whoever opens a folder here asks it first (`put`, and `models.read_config`, which refuses
+it for training)."""
+FILE = "int8.safetensors"
+"""The weights, not under the usual name: transformers 5.23 only warns of a method it does not know, and would take the numbers in
+model.safetensors for weights. Of this folder it says that there is no such file."""
+WHOLE = "model.safetensors"
+"""The weights of a model in full precision."""
 METHOD = "autoglm-int8"
 VERSION = 1
 LEAST = 16
@@ -154,10 +159,16 @@ def rewrite(folder: Path, module: Any, run: Callable[[Any], object]) -> tuple[in
     from safetensors.torch import save_file
 
     weights, told = quantise(module, run)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights, folder / FILE, metadata={"format": "pt"})
+    (folder / WHOLE).unlink()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     write_text(folder / "config.json", json.dumps({**config, KEY: told}, indent=2, sort_keys=True) + "\n")
     return len(told["modules"]), sum(tensor.numel() for tensor in weights.values() if tensor.dtype != torch.int8)
+
+
+def weights_of(config: Mapping[str, Any]) -> str:
+    """The file that holds the weights of a folder with this config.json."""
+    return WHOLE if config.get(KEY) is None else FILE
 
 
 def put(module: Any, weights: Weights, told: object) -> None:
@@ -168,7 +179,7 @@ def put(module: Any, weights: Weights, told: object) -> None:
     if told is None:
         whole = next((name for name, tensor in weights.items() if tensor.dtype == torch.int8), None)
         if whole is not None:
-            raise Tampered(f"model.safetensors: {whole} is int8, and config.json has no {KEY} to read it by; {_AGAIN}")
+            raise Tampered(f"{WHOLE}: {whole} is int8, and config.json has no {KEY} to read it by; {_AGAIN}")
         module.load_state_dict(weights, strict=True)
         return
     names = _names(told)
@@ -202,25 +213,23 @@ def _check(module: nn.Module, weights: Weights, names: tuple[str, ...]) -> None:
     for name in sorted(wanted.keys() | weights.keys()):
         if name not in weights or name not in wanted:
             what = "is missing" if name not in weights else "belongs to no layer"
-            raise Tampered(f"model.safetensors: {name} {what}; {_AGAIN}")
+            raise Tampered(f"{FILE}: {name} {what}; {_AGAIN}")
         found, needed = weights[name], wanted[name]
         if found.shape != needed.shape or found.dtype != needed.dtype:
             kinds = [f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.") for tensor in (found, needed)]
-            raise Tampered(f"model.safetensors: {name} is {kinds[0]} and must be {kinds[1]}; {_AGAIN}")
+            raise Tampered(f"{FILE}: {name} is {kinds[0]} and must be {kinds[1]}; {_AGAIN}")
     for name in names:
         _check_scale(f"{name}.weight_scale", weights)
         low, high = weights.get(f"{name}.input_range", torch.tensor([0.0, 1.0])).tolist()
         if not (-float("inf") < low <= 0 <= high < float("inf") and low < high):
-            raise Tampered(
-                f"model.safetensors: {name}.input_range is {low:g} to {high:g}; it must hold 0 and be wide; {_AGAIN}"
-            )
+            raise Tampered(f"{FILE}: {name}.input_range is {low:g} to {high:g}; it must hold 0 and be wide; {_AGAIN}")
 
 
 def _check_scale(name: str, weights: Weights) -> None:
     scale = weights[name]
     wrong = scale[~((scale > 0) & scale.isfinite())]
     if len(wrong):
-        raise Tampered(f"model.safetensors: {name} holds {wrong[0]:g}; a scale is a number above 0; {_AGAIN}")
+        raise Tampered(f"{FILE}: {name} holds {wrong[0]:g}; a scale is a number above 0; {_AGAIN}")
 
 
 def _empty(layer: nn.Module) -> Int8Linear | Int8Embedding:

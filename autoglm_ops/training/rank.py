@@ -14,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from autoglm_ops.contracts.arrays import TokenArrays
 from autoglm_ops.contracts.record import Record, digest_path
 from autoglm_ops.contracts.training import TrainingChange, TrainingRecord
-from autoglm_ops.training import activations, allocator, checkpoint, mean, smaller
+from autoglm_ops.training import activations, allocator, checkpoint, int8, mean, smaller
 from autoglm_ops.training.beat import Heart
 from autoglm_ops.training.callbacks.beats import Beats
 from autoglm_ops.training.callbacks.checkpoints import Checkpoints
@@ -173,7 +173,7 @@ def _write(job: Job, module: Any, progress: Progress, parameters: int, rows: Row
         validation=tuple(progress.validation),
         best_step=progress.best_step,
         averaged_from=mean.first(job.recipe, progress.step),
-        weights_sha256=digest_path(folder / "model.safetensors"),
+        weights_sha256=digest_path(folder / (int8.FILE if quantised else int8.WHOLE)),
         changes=tuple(TrainingChange(**change) for change in progress.changes),
         quantised=quantised,
     ).write(Path(job.out) / "training.json")

@@ -22,8 +22,8 @@ def publish_int8(folder: Path, module: Any, rows: Rows, beat: Callable[[], None]
 
     Ranges are those of training rows, scores of validation rows. Raises UsageError as `int8.quantise`.
     """
-    weights, alone, judge = folder / "model.safetensors", _Alone(module, beat), MacroF1(rows)
-    bytes_before, before = weights.stat().st_size, judge.score(alone, 0)
+    alone, judge = _Alone(module, beat), MacroF1(rows)
+    bytes_before, before = (folder / int8.WHOLE).stat().st_size, judge.score(alone, 0)
     layers, kept = int8.rewrite(folder, module, lambda asked: of_some(asked, rows.train, rows.pad_id))
     return Quantised(
         scheme=f"{int8.METHOD} {int8.VERSION}",
@@ -33,7 +33,7 @@ def publish_int8(folder: Path, module: Any, rows: Rows, beat: Callable[[], None]
         before=before,
         after=judge.score(alone, 0),
         bytes_before=bytes_before,
-        bytes_after=weights.stat().st_size,
+        bytes_after=(folder / int8.FILE).stat().st_size,
     )
 
 

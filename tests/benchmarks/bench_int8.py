@@ -133,7 +133,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             folders = saved(config, Path(place))
             models = (Classifier.load(folders[0]), Classifier.load(folders[1]))
-            sizes = [(folder / "model.safetensors").stat().st_size / 1e6 for folder in folders]
+            sizes = [next(folder.glob("*.safetensors")).stat().st_size / 1e6 for folder in folders]
             moved = np.abs(np.subtract(*(model.predict(texts(64, 40)) for model in models)))
             print(f"{name}: {sizes[0]:.1f} -> {sizes[1]:.1f} MB ({1 - sizes[1] / sizes[0]:.0%} less); "
                   f"memory peak/after {memory(folders[0])} -> {memory(folders[1])}; probabilities move {moved.mean():.4f}, {moved.max():.4f} at most")  # fmt: skip

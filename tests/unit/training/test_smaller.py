@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from autoglm_ops.contracts.arrays import TokenArrays, write_arrays
 from autoglm_ops.contracts.record import digest_tree
@@ -43,9 +44,18 @@ def test_both_are_scored_on_the_same_rows_and_the_bytes_are_those_on_disk(tmp_pa
     assert told.before == MacroF1(seen).score(smaller._Alone(build(SPEC, 1).eval(), lambda: None), 0)
     assert told.after == MacroF1(seen).score(smaller._Alone(module, lambda: None), 0)
     assert (told.scheme, told.layers, told.rows) == ("autoglm-int8 1", 7, 40)
-    assert told.bytes_after == (folder / "model.safetensors").stat().st_size < 0.4 * told.bytes_before
+    assert told.bytes_after == (folder / "int8.safetensors").stat().st_size < 0.4 * told.bytes_before
     assert beats >= 2
     assert json.loads((folder / "config.json").read_text())["quantization_config"]["modules"][0] == "model.embed_tokens"
+
+
+def test_transformers_does_not_take_the_numbers_for_weights(tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    folder = made(tmp_path)[0]
+    assert not (folder / "model.safetensors").exists()
+    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+        AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
 
 
 def test_the_same_model_is_the_same_folder(tmp_path: Path) -> None:
