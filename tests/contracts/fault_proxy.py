@@ -73,7 +73,14 @@ def first(count: int, fault: str, wanted: Callable[[Asked], bool] = lambda _: Tr
 @contextmanager
 def bad_wire(endpoint: str, weather: Weather) -> Iterator[str]:
     """The address that leads to `endpoint` through the weather."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(urlsplit(endpoint).netloc, weather))
+    with serving(_handler(urlsplit(endpoint).netloc, weather)) as address:
+        yield address
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server of this on loopback, while inside."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
