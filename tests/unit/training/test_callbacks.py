@@ -12,6 +12,7 @@ import torch
 from autoglm_ops.errors import UsageError
 from autoglm_ops.training.callbacks.adaptive_rate import AdaptiveRate
 from autoglm_ops.training.callbacks.base import Callback
+from autoglm_ops.training.kept import newest_step
 from autoglm_ops.training.progress import Progress
 from autoglm_ops.training.trainer import AutoGLMTrainer, Fit
 
@@ -82,6 +83,7 @@ def test_half_way_through_a_run_whose_rate_is_far_too_high_it_is_well_ahead(tmp_
     assert adaptive.validation[1][1] < 0.8 * without.validation[1][1]  # at the end the schedule has taken both rates to zero
     with pytest.raises(KeyboardInterrupt):
         fit(AdaptiveRate(window=8), Dies(), out=tmp_path / "broken")
+    kept = newest_step(tmp_path / "broken" / "checkpoints")
     continued = fit(AdaptiveRate(window=8), out=tmp_path / "broken", resume=True)
-    assert continued.resumed_at_step == 48
+    assert continued.resumed_at_step == kept in (24, 48)  # a slow disk may have had no time for the second
     assert (continued.validation, continued.weights_sha256) == (adaptive.validation, adaptive.weights_sha256)
