@@ -11,6 +11,7 @@ This module is the group's own process, which takes orders (`Order`) on standard
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import json
 import os
@@ -18,6 +19,7 @@ import select
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -34,6 +36,7 @@ GRACE = 2.0
 BODY = "autoglm_ops.training.rank:work"
 """What a rank does: a function of (job, rank, meeting file, monotonic time of the order). Its module's `warm(job)` is called before forks."""
 NO_NOTE = 74
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """The exit code of a rank whose disk did not take the note that says why it ended (EX_IOERR)."""
 _PR_SET_PDEATHSIG = 1
 
@@ -133,13 +136,14 @@ def _guarded(rank: int, folder: Path, body: Callable[[], None]) -> int:
     except BaseException as error:  # noqa: BLE001 - the border of a process: its exit code and note carry the error on
         code = error.exit_code if isinstance(error, AutoGLMError) else 1
         if not isinstance(error, AutoGLMError):
-            import traceback
-
             traceback.print_exc()
+        said = str(error).encode("utf-8", "backslashreplace").decode()  # the name of a file may be no text
         try:
-            Failure(rank=rank, kind=type(error).__name__, exit=code, message=str(error)).write(folder / f"rank-{rank}.json")
-        except OSError:
-            return NO_NOTE
+            Failure(rank=rank, kind=type(error).__name__, exit=code, message=said).write(folder / f"rank-{rank}.json")
+        except OSError as unwritten:
+            why = f"{type(error).__name__}: {said}; no note of it could be written: {unwritten}"
+            sys.stderr.write(f"rank {rank}: {why}\n")
+            return NO_NOTE if unwritten.errno in _DISK else code
         return code
     return 0
 
@@ -153,12 +157,17 @@ def _ranks(ranks: Iterable[int], body: Callable[[int], int]) -> Iterator[dict[in
         for rank in ranks:
             pid = os.fork()
             if pid == 0:
-                # _exit: a rank must not run the parent's clean-up. What it wrote is flushed here.
-                _die_with(group)
-                code = body(rank)
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
+                # _exit, whatever happens: a rank must not run the parent's clean-up, which kills the others. What it wrote is flushed here.
+                code = 1
+                try:
+                    _die_with(group)
+                    code = body(rank)
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                except BaseException:  # noqa: BLE001 - as in `_guarded`
+                    traceback.print_exc()
+                finally:
+                    os._exit(code)
             children[pid] = rank
         yield children
     finally:
@@ -207,7 +216,11 @@ def _failure(rank: int, code: int, folder: Path) -> Failure | None:
         return Failure(rank=rank, kind="killed", exit=TryAgain.exit_code, message=why, signal=-code)
     if code == NO_NOTE:
         return Failure(
-            rank=rank, kind="OSError", exit=1, message="No space left on device, not even for a note that says why it ended"
+            rank=rank,
+            kind="OSError",
+            exit=1,
+            message="No space left on device, or a read-only file system: not even a note that says why it ended could be written; "
+            "the log has the reason",
         )
     return Failure(rank=rank, kind="exit", exit=1, message=f"ended with exit {code} and said nothing")
 

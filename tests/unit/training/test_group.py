@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -55,6 +56,50 @@ def test_the_cause_is_blamed_and_not_its_echo(tmp_path: Path, monkeypatch: pytes
     failure = watch(tmp_path, body)
     assert failure is not None
     assert (failure.rank, failure.kind, failure.message) == (2, "Refused", "diverged: the loss is nan")
+
+
+def test_a_reason_that_is_no_text_is_a_note_all_the_same(tmp_path: Path) -> None:
+    """The note had failed, and the rank had gone on as the group: it killed its neighbours and cleared their folder."""
+
+    def body(rank: int) -> None:
+        raise Refused("cannot read a\udcff") if rank == 1 else RuntimeError("Connection closed by peer")
+
+    failure = watch(tmp_path, body, count=2)
+    assert failure is not None and failure.message == r"cannot read a\udcff"
+
+
+def test_a_rank_never_runs_what_its_group_would_clean_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "GRACE", 0.5)
+
+    def torn(rank: int) -> int:
+        if rank == 0:
+            hang()
+        raise ValueError("beyond any guard")
+
+    with group._ranks(range(2), torn) as children:
+        failure = group._watch(children, tmp_path)
+    assert failure is not None and (failure.rank, failure.kind) == (1, "exit"), (
+        "it had killed its neighbour, who was then blamed"
+    )
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, "OSError"), (errno.EROFS, "OSError"), (errno.EACCES, "exit")])
+def test_only_a_full_or_a_read_only_disk_is_called_one(
+    tmp_path: Path, number: int, kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def write(self: Failure, path: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Failure, "write", write)
+
+    def body(rank: int) -> None:
+        raise Refused("diverged: the loss is nan")
+
+    failure = watch(tmp_path, body, count=1)
+    assert failure is not None and failure.kind == kind
+    assert ("No space left" in failure.message) is (kind == "OSError")
+    said = capfd.readouterr().err
+    assert "diverged: the loss is nan" in said and os.strerror(number) in said, "the reason is in the log, wherever the note is"
 
 
 def test_no_rank_outlives_a_killed_group(tmp_path: Path) -> None:
