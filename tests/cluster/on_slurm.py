@@ -17,8 +17,12 @@ def command(*words: str) -> str:
 
 
 def hurry(number: str) -> bool:
-    """Slurm holds a requeued job back for two minutes, until old credentials are void; the test need not wait for that."""
+    """Slurm holds a requeued job back for two minutes, until old credentials are void; the test need not wait for all of that.
+
+    Some seconds it must: slurmd refuses a credential of the second in which it revoked the job's last one (cred_context.c,
+    `cred->ctime <= j->revoked`), and srun ends with 1 then.
+    """
     if "JobState=PENDING" not in command("scontrol", "show", "job", number):
         return False
-    command("scontrol", "update", f"JobId={number}", "StartTime=now")
+    command("scontrol", "update", f"JobId={number}", "StartTime=now+5seconds")
     return True

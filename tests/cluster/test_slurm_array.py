@@ -107,7 +107,7 @@ def test_a_killed_coordinator_finds_its_array_again_and_each_element_is_a_job(tm
     wait_for(lambda: hurry(f"{number}_1"))
     out, err = second.communicate(timeout=120)[0], (tmp_path / "said-013").read_text()
     assert "[('succeeded', 0), ('failed', 1), ('cancelled', 143)]" in out, err
-    assert (tmp_path / "began-1").read_text() == "2 1\n2 1\n", "the requeued element is the same attempt"
+    assert (tmp_path / "began-1").read_text() == "2 1\n2 1\n", f"the requeued element is the same attempt\n{err}"
     assert f"[{number}_0] I am 0" in err and f"[{number}_1] I am 1" in err and "was requeued" in err
     assert 2 not in began(tmp_path)
 
