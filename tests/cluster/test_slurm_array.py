@@ -101,10 +101,11 @@ def test_a_killed_coordinator_finds_its_array_again_and_each_element_is_a_job(tm
     command("scontrol", "requeue", f"{number}_1")
     wait_for(lambda: cluster.look(two) == "pending")
     (tmp_path / "go-0").touch()
-    (tmp_path / "go-1").touch()
     wait_for(lambda: 3 in began(tmp_path), 60)
     assert cluster.sweep(lambda key, attempt: attempt != 4) == [f"{slurm_array.name_of((one, two, three, four))}_3"]
     wait_for(lambda: hurry(f"{number}_1"))
+    wait_for(lambda: (tmp_path / "began-1").read_text().count("\n") == 2 or second.poll() is not None, 60)
+    (tmp_path / "go-1").touch()  # not before: what is requeued could end by itself, and its end pass for the new start's
     out, err = second.communicate(timeout=120)[0], (tmp_path / "said-013").read_text()
     assert "[('succeeded', 0), ('failed', 1), ('cancelled', 143)]" in out, err
     assert (tmp_path / "began-1").read_text() == "2 1\n2 1\n", f"the requeued element is the same attempt\n{err}"
