@@ -36,6 +36,7 @@ class ModelShape(Record):
     token passes (all but the experts not chosen); `vectors` are the weights in norms and biases; `largest_module` the most weights
     that one module owns; `outputs` the columns the head gives per scored position, and `scored` the positions scored per row.
     `norm_width` is the sum of what a layer's norms normalise, `scores` whether dropout inside attention makes it keep its scores.
+    `reads_last`: of its only layer, all but keys and values is computed for the last token of a row alone (training/readout.py).
     An expert layer is `expert_layers` of `layers`, and a token passes `expert_width` of its inner width.
     """
 
@@ -51,6 +52,7 @@ class ModelShape(Record):
     vocabulary: int = Field(default=0, ge=0)
     outputs: int = Field(default=0, ge=0)
     scored: int = Field(default=1, ge=1)
+    reads_last: bool = False
     tied: bool = False
     gated: bool = True
     active_parameters: int = Field(default=0, ge=0)

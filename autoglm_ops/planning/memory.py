@@ -55,6 +55,8 @@ def usable_host(hardware: HardwareSpec, ranks: int) -> int:
 def activation_bytes(shape: ModelShape, layout: Layout) -> int:
     """Bytes kept for the backward pass of one micro-batch; with checkpointing a layer's input each and one layer whole."""
     tokens = layout.micro_batch * shape.max_length
+    if _short(shape, layout):
+        return _read_out_bytes(shape, layout, tokens)
     dense, sparse = _layer_bytes(shape, layout, shape.intermediate_size), 0
     if shape.expert_layers:
         sparse = _layer_bytes(shape, layout, shape.expert_width)
@@ -62,6 +64,19 @@ def activation_bytes(shape: ModelShape, layout: Layout) -> int:
     if layout.checkpointing:
         return tokens * (shape.layers * shape.hidden_size * layout.width + max(dense, sparse) + ends)
     return tokens * ((shape.layers - shape.expert_layers) * dense + shape.expert_layers * sparse + ends)
+
+
+def _short(shape: ModelShape, layout: Layout) -> bool:
+    return shape.reads_last and not layout.checkpointing
+
+
+def _read_out_bytes(shape: ModelShape, layout: Layout, tokens: int) -> int:
+    """A layer computed for the last token of each row: every token's value and turned key and a mask; of each distinct token, of which
+    there are at most as many as the vocabulary has, the norm's input in fp32, the normalised and the scaled; a whole layer for each row.
+    """
+    distinct = min(tokens, shape.vocabulary)
+    last = layout.micro_batch * _layer_bytes(shape, layout, shape.intermediate_size)
+    return tokens * layout.width * (2 * shape.kv_width + 1) + distinct * shape.hidden_size * (4 + 2 * layout.width) + last
 
 
 def _layer_bytes(shape: ModelShape, layout: Layout, inner: int) -> int:
@@ -98,6 +113,8 @@ def _temporary(shape: ModelShape, layout: Layout) -> int:
 
     Cross-entropy holds the logits, their softmax and two gradients in fp32 at once, beside 16-bit logits.
     """
+    if _short(shape, layout):  # the gradients of keys and values
+        return layout.micro_batch * shape.max_length * 2 * shape.kv_width * layout.width
     inner = max(shape.intermediate_size, shape.expert_width)
     layer = layout.micro_batch * shape.max_length * (inner + shape.hidden_size) * layout.width
     values = 16 + (2 if layout.width == 2 else 0)

@@ -75,6 +75,7 @@ def shape_of_config(config: Config, *, task: Task, max_length: int, labels: int 
     passed = experts.active if experts else 0
     tied = bool(config.get("tie_word_embeddings", False))
     outputs = vocabulary if task == "causal-lm" else labels
+    reads_last = task == "classification" and config["model_type"] == "glm" and layer.layers == 1
     head = 0 if task == "causal-lm" and tied else outputs * hidden
     return ModelShape(
         parameters=vocabulary * hidden + body + sparse * kept + head,
@@ -89,7 +90,8 @@ def shape_of_config(config: Config, *, task: Task, max_length: int, labels: int 
         kv_width=layer.kv,
         vocabulary=vocabulary,
         outputs=outputs,
-        scored=max_length,  # every position goes through the head, also in transformers' classifiers
+        scored=1 if reads_last else max_length,  # every position goes through the head, also in transformers' classifiers
+        reads_last=reads_last,
         tied=tied and task == "causal-lm",
         vectors=layer.layers * layer.vectors + hidden,
         norm_width=layer.norm_width,

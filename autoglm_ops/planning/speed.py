@@ -78,10 +78,14 @@ def step_flops(shape: ModelShape, layout: Layout) -> float:
     """Floating-point operations of a step on one rank: 6 a weight and token, 12 × layers × width × length for attention
     (Chowdhery et al. 2022, arXiv 2204.02311, appendix B), and a third more when activations are computed again.
     """
-    tokens = layout.micro_batch * layout.accumulation * shape.max_length
+    rows = layout.micro_batch * layout.accumulation
+    tokens = rows * shape.max_length
     looked_up = 0 if shape.tied else shape.vocabulary * shape.hidden_size
     weights = max(1, (shape.active_parameters or shape.parameters) - looked_up)
     attention = 12 * shape.layers * (shape.query_width or shape.hidden_size) * shape.max_length
+    if shape.reads_last and not layout.checkpointing:  # keys and values of every token, the rest and one row of attention once a row
+        own = 2 * shape.hidden_size * shape.kv_width
+        return float(tokens * 6 * own + rows * (6 * (weights - own) + attention))
     return float(tokens * (6 * weights + attention) * (4 / 3 if layout.checkpointing else 1))
 
 

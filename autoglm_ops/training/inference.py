@@ -69,7 +69,9 @@ class Classifier:
 
 def _module(config: dict[str, Any], weights: bytes) -> Any:
     from safetensors.torch import load
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
+
+    from autoglm_ops.training.readout import AutoModelForSequenceClassification
 
     if "auto_map" in config:
         raise Tampered("config.json asks for code of its own (auto_map); no published model does")

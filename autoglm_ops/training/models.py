@@ -153,7 +153,9 @@ def shape_of(spec: ModelSpec) -> ModelShape:
 def build(spec: ModelSpec, seed: int, task: str = "classification") -> Any:
     """The torch module, fp32, on CPU, its new weights a function of `seed` alone. A causal LM is made of built-in names only."""
     import torch
-    from transformers import GlmConfig, GlmForCausalLM, GlmForSequenceClassification
+    from transformers import GlmConfig, GlmForCausalLM
+
+    from autoglm_ops.training.readout import GlmForSequenceClassification
 
     torch.manual_seed(seed)
     if spec.folder is not None:
@@ -166,8 +168,10 @@ def preload(spec: ModelSpec) -> None:
     """Import what `build` will need for `spec`. What is wrong with a folder is left to `build` to say."""
     import transformers
 
+    from autoglm_ops.training import readout
+
     if spec.folder is None:
-        assert transformers.GlmForSequenceClassification
+        assert readout.GlmForSequenceClassification
         return
     try:
         config = transformers.AutoConfig.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False)
@@ -177,7 +181,9 @@ def preload(spec: ModelSpec) -> None:
 
 
 def _load(spec: ModelSpec, folder: Path) -> Any:
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
+
+    from autoglm_ops.training.readout import AutoModelForSequenceClassification
 
     raw = read_config(folder)
     known = {"hidden_size", "layers", "heads"} & spec.overrides.keys()

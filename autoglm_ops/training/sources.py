@@ -102,7 +102,9 @@ def _check_direction(config: TrainerConfig, found: Any) -> None:
 
 
 def _auto(config: TrainerConfig) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoModelForCausalLM
+
+    from autoglm_ops.training.readout import AutoModelForSequenceClassification
 
     return AutoModelForCausalLM if config.task == "causal-lm" else AutoModelForSequenceClassification
 

@@ -112,9 +112,10 @@ def work(rank: int, meeting: Path, kept: bool) -> None:
 def train(model: str, options: dict[str, Any]) -> None:
     """Build the model and take the steps, as the trainer's rank does it."""
     import torch
-    from transformers import GlmConfig, GlmForSequenceClassification
+    from transformers import GlmConfig
 
     from autoglm_ops.training.engine import DeepSpeedEngine
+    from autoglm_ops.training.readout import GlmForSequenceClassification
     from autoglm_ops.training.recipe import Recipe
 
     shape, layout = described(model, options)
