@@ -13,6 +13,7 @@ from autoglm_ops.planning.memory import estimate, usable_bytes
 from autoglm_ops.planning.planner import make_plan, refuse_unless_fits, settle_precision
 from autoglm_ops.planning.presets import GPUS, MODELS, described
 from autoglm_ops.planning.shapes import FAMILIES, shape_of_config
+from autoglm_ops.planning.speed import row_flops
 from autoglm_ops.planning.survey import changes, kind_of, survey
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "kind_of",
     "make_plan",
     "refuse_unless_fits",
+    "row_flops",
     "settle_precision",
     "shape_of_config",
     "survey",

@@ -161,12 +161,10 @@ def _gathered(shape: ModelShape, layout: Layout) -> int:
 
 
 def _update(shape: ModelShape, layout: Layout) -> int:
-    """Temporary bytes of Adam's update: none in DeepSpeed's fused kernel but the fp32 gradient; torch's holds two more copies."""
-    if layout.offload != "none":
+    """Temporary bytes of Adam's update: none in a fused kernel but the fp32 gradient; torch's other one holds two more copies."""
+    if layout.offload != "none" or layout.zero_stage == 0:
         return 0
     share = _ceil(shape.parameters, layout.ranks)
-    if layout.zero_stage == 0:
-        return 2 * 4 * shape.largest_module if layout.device == "cpu" else 0
     if layout.device == "cuda":
         return 4 * (min(share, _SUB_GROUP) if layout.zero_stage == 3 else share)
     return 4 * (3 if layout.zero_stage == 3 else 2) * min(share, _SUB_GROUP)

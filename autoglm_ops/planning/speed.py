@@ -74,19 +74,25 @@ def _hand_over(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> flo
     return moved / (_link(layout, hardware) * 1e9)
 
 
-def step_flops(shape: ModelShape, layout: Layout) -> float:
-    """Floating-point operations of a step on one rank: 6 a weight and token, 12 × layers × width × length for attention
-    (Chowdhery et al. 2022, arXiv 2204.02311, appendix B), and a third more when activations are computed again.
+def row_flops(shape: ModelShape, *, whole: bool = False) -> float:
+    """Floating-point operations of a forward pass over one row of the longest: 2 a weight and token, 4 × layers × width × length for
+    attention (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
+
+    Of a model that reads its last token, 2 a weight of keys and values and token; the rest and attention for one token, unless `whole`.
     """
-    rows = layout.micro_batch * layout.accumulation
-    tokens = rows * shape.max_length
     looked_up = 0 if shape.tied else shape.vocabulary * shape.hidden_size
     weights = max(1, (shape.active_parameters or shape.parameters) - looked_up)
-    attention = 12 * shape.layers * (shape.query_width or shape.hidden_size) * shape.max_length
-    if shape.reads_last and not layout.checkpointing:  # keys and values of every token, the rest and one row of attention once a row
-        own = 2 * shape.hidden_size * shape.kv_width
-        return float(tokens * 6 * own + rows * (6 * (weights - own) + attention))
-    return float(tokens * (6 * weights + attention) * (4 / 3 if layout.checkpointing else 1))
+    attention = 4 * shape.layers * (shape.query_width or shape.hidden_size) * shape.max_length
+    if shape.reads_last and not whole:
+        always = 2 * shape.hidden_size * shape.kv_width
+        return float(2 * always * shape.max_length + 2 * (weights - always) + attention)
+    return float(shape.max_length * (2 * weights + attention))
+
+
+def step_flops(shape: ModelShape, layout: Layout) -> float:
+    """Of a step on one rank: three times a forward pass, and a fourth when activations are computed again."""
+    rows = layout.micro_batch * layout.accumulation
+    return rows * row_flops(shape, whole=layout.checkpointing) * (4 if layout.checkpointing else 3)
 
 
 def _compute(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> float:

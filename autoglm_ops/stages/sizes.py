@@ -8,7 +8,7 @@ from typing import Any
 from autoglm_ops.contracts.arrays import TokenMeta
 from autoglm_ops.contracts.training import ParallelPlan
 from autoglm_ops.errors import UsageError
-from autoglm_ops.planning import Layout, estimate
+from autoglm_ops.planning import Layout, estimate, row_flops
 from autoglm_ops.settings import resolve
 from autoglm_ops.stages.base import Context
 from autoglm_ops.stages.plan import exact_shape
@@ -37,13 +37,10 @@ def present(context: Context) -> dict[str, Any]:
 
 
 def costs(context: Context, choices: Mapping[str, Any]) -> dict[str, float]:
-    """What a model with these choices costs: parameters, and operations for one row of the longest (2 a weight and token, and attention)."""
+    """What a model with these choices costs: parameters, and operations for one row of the longest."""
     meta, tree = TokenMeta.read(context.output("tokenize", "meta.json")), context.settings.model_dump(mode="json")
     shape = exact_shape(ModelSpec.of(resolve(overlay(tree, choices)).model.model_dump(), meta, context.origin))
-    looked_up = shape.vocabulary * shape.hidden_size  # an embedding is read, not multiplied
-    weights = (shape.active_parameters or shape.parameters) - looked_up
-    attention = 4 * shape.layers * (shape.query_width or shape.hidden_size) * shape.max_length**2
-    return {"latency": float(2 * weights * shape.max_length + attention), "size": float(shape.parameters)}
+    return {"latency": row_flops(shape), "size": float(shape.parameters)}
 
 
 def fits(context: Context) -> room.Fits:

@@ -166,18 +166,19 @@ def build(spec: ModelSpec, seed: int, task: str = "classification") -> Any:
 
 def preload(spec: ModelSpec) -> None:
     """Import what `build` will need for `spec`. What is wrong with a folder is left to `build` to say."""
-    import transformers
+    from transformers import AutoConfig
 
-    from autoglm_ops.training import readout
+    from autoglm_ops.training.readout import (
+        AutoModelForSequenceClassification,
+    )  # with which what built-ins are made of is imported
 
     if spec.folder is None:
-        assert readout.GlmForSequenceClassification
         return
     try:
-        config = transformers.AutoConfig.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError):
         return
-    transformers.AutoModelForSequenceClassification._model_mapping.get(type(config), None)
+    AutoModelForSequenceClassification._model_mapping.get(type(config), None)
 
 
 def _load(spec: ModelSpec, folder: Path) -> Any:

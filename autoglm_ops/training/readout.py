@@ -19,11 +19,10 @@ from transformers import AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 from transformers.models.glm.modeling_glm import rotate_half
 
-
 __all__ = ["AutoModelForSequenceClassification", "GlmForSequenceClassification"]
 
 
-class GlmForSequenceClassification(transformers.GlmForSequenceClassification):
+class GlmForSequenceClassification(transformers.GlmForSequenceClassification):  # type: ignore[misc]  # its library is untyped
     """Of the parent's name, since that is what config.json says of a model that is saved."""
 
     def forward(

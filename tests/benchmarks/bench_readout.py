@@ -61,7 +61,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        examples, _, pad = data(COUNT, Path(folder))
+        examples, _, pad = data(COUNT, Path(folder) / "tokenizer")
     rows = [np.asarray(one.ids[:LENGTH], np.int32) for one in examples]
     labels = np.arange(ROWS) % 2
     for work, name, order in (

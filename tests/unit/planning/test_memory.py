@@ -84,6 +84,21 @@ def test_experts_cost_weights_but_not_activations() -> None:
     assert few == pytest.approx(all_of, rel=0.01)
 
 
+def test_a_classifier_that_reads_its_last_token_keeps_keys_and_values_and_little_else() -> None:
+    """Checkpointing is of whole layers. What is kept of each distinct token is bounded by the vocabulary."""
+    config = {"model_type": "glm", "vocab_size": 500, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 1,
+              "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 32}  # fmt: skip
+    short = shape_of_config(config, task="classification", max_length=128)
+    assert short.reads_last and not shape_of_config(config, task="causal-lm", max_length=128).reads_last
+    assert not shape_of_config({**config, "num_hidden_layers": 2}, task="classification", max_length=128).reads_last
+    long = short.model_copy(update={"reads_last": False, "scored": 128})
+    plain, again = Layout(1, 32, precision="fp32"), Layout(1, 32, precision="fp32", checkpointing=True)
+    assert activation_bytes(short, plain) < activation_bytes(long, plain) / 5
+    assert activation_bytes(short, again) == activation_bytes(long, again)
+    more = activation_bytes(short, Layout(1, 64, precision="fp32")) - activation_bytes(short, plain)
+    assert more == pytest.approx(32 * 128 * 2 * 128 * 4, rel=0.1), "keys and values alone: the words are the same"
+
+
 @given(
     stage=st.integers(0, 3), ranks=st.integers(1, 64), micro=st.integers(1, 64), again=st.booleans(), more=st.booleans(),
     precision=st.sampled_from(["fp32", "bf16"]),
