@@ -38,7 +38,7 @@ def test_an_empty_space_is_refused_and_tuning_that_is_off_needs_none(tmp_path: P
 
 
 def test_more_memory_lets_a_study_search_wider(tmp_path: Path) -> None:
-    asked = {"model.hidden_size": {"adaptive": [32, 4096]}, "model.layers": {"int": [1, 4]}}
+    asked = {"model.hidden_size": {"adaptive": [32, 8192]}, "model.layers": {"int": [1, 4]}}
     tops = []
     for memory in (1, 4):
         space, reasons, _ = tune.searched(context(tmp_path / str(memory), asked, memory))
