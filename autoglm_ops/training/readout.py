@@ -3,7 +3,8 @@
 A classifier reads its answer off one token of a text, its last, so of its only layer the query, the feed-forward and the last norm are
 needed there alone; and before rotation a token's key and value hang on the token alone, so they are computed once for each distinct token
 of a batch. What comes out is transformers' own answer up to the order of its sums (tests/unit/training/test_readout.py). With the default
-model, 32 reviews a batch and one thread, forward and backward take a quarter of the time (tests/benchmarks/bench_readout.py).
+model, 32 reviews a batch and one thread, forward and backward take a seventh of the time, an answer a quarter
+(tests/benchmarks/bench_readout.py).
 
 Deeper models, and whoever asks for more than logits, get transformers' own way.
 """
