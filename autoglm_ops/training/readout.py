@@ -27,13 +27,18 @@ class GlmForSequenceClassification(transformers.GlmForSequenceClassification):  
     """Of the parent's name, since that is what config.json says of a model that is saved."""
 
     def forward(
-        self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None, **others: Any
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+        **others: Any,
     ) -> SequenceClassifierOutputWithPast:
         """input_ids, attention_mask: int64 [rows, width]. Returns logits [rows, labels]; `others` as the parent takes them."""
-        plain = all(value is None for value in others.values()) and self.config.pad_token_id is not None
         (layer, *more) = self.model.layers
+        named = self.config.return_dict if return_dict is None else return_dict  # peft says it with every call
+        plain = named and all(value is None for value in others.values()) and self.config.pad_token_id is not None
         if input_ids is None or more or not plain or (layer.gradient_checkpointing and self.training):
-            return super().forward(input_ids, attention_mask=attention_mask, **others)
+            return super().forward(input_ids, attention_mask=attention_mask, return_dict=return_dict, **others)
         return SequenceClassifierOutputWithPast(logits=self.score(self._read_out(layer, input_ids, attention_mask)))
 
     def _read_out(self, layer: Any, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

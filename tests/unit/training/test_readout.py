@@ -12,6 +12,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -112,6 +113,24 @@ def test_deeper_models_and_who_asks_for_more_get_transformers_own_way(options: d
     given = {"input_ids": torch.tensor([[5, 6, 5, 7], [6, 6, 5, 0]]), **asked}
     mine, other = ours(**given), theirs(**given)
     assert mine.keys() == other.keys() and torch.equal(mine.logits, other.logits)
+
+
+def test_adapters_go_the_short_way_too() -> None:
+    """peft asks for a dict with every call."""
+    ours, theirs = pair()
+    settings = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["q_proj", "k_proj"])
+    adapted = get_peft_model(ours, settings).eval()
+    seen = counted(ours, "model.layers.0.mlp")
+    ids = torch.tensor([[5, 6, 5, 7], [6, 6, 5, 0]])
+    torch.testing.assert_close(adapted(input_ids=ids).logits, theirs(input_ids=ids).logits, **NEAR)
+    assert seen == [2]
+
+
+def test_who_asks_for_a_tuple_gets_one() -> None:
+    ours, theirs = pair()
+    ids = torch.tensor([[5, 6, 5, 7]])
+    (mine,), (other,) = (module(input_ids=ids, return_dict=False) for module in (ours, theirs))
+    assert torch.equal(mine, other)
 
 
 def test_embeddings_instead_of_ids_and_no_padding_token_go_the_same_way() -> None:
