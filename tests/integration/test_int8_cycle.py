@@ -16,6 +16,7 @@ from autoglm_ops.contracts.training import TrainingRecord
 from autoglm_ops.stages import serving
 from autoglm_ops.training.inference import Classifier
 
+pytestmark = pytest.mark.slow  # in `make nightly`; in CI a run by REST publishes int8, too (test_airflow_story)
 TEXTS = ["房间很干净", "糟", "书不错，值得一看", "电脑坏了" * 10, "abc", "好 " * 200]
 
 
@@ -65,7 +66,6 @@ def test_the_server_answers_as_the_classifier_does(root: Path, server: httpx.Cli
         assert [row["scores"][label] for label in model.labels] == pytest.approx(list(scores), abs=1e-4)
 
 
-@pytest.mark.slow  # as long as the run itself
 def test_the_run_built_again_from_its_commit_is_identical(cycle: Checkout, root: Path) -> None:
     lines = cycle.call("replay", root.name, "--json").splitlines()
     [said] = [json.loads(line) for line in lines if '"identical"' in line]
