@@ -165,6 +165,7 @@ def _ranks(ranks: Iterable[int], body: Callable[[int], int]) -> Iterator[dict[in
                     sys.stdout.flush()
                     sys.stderr.flush()
                 except BaseException:  # noqa: BLE001 - as in `_guarded`
+                    code = code or 1  # also of a rank whose work ended well and whose output is lost
                     traceback.print_exc()
                 finally:
                     os._exit(code)

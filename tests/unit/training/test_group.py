@@ -83,6 +83,24 @@ def test_a_rank_never_runs_what_its_group_would_clean_up(tmp_path: Path, monkeyp
     )
 
 
+@pytest.mark.parametrize("lost", ["stdout", "stderr"])
+def test_a_rank_whose_output_is_lost_has_not_ended_well(
+    tmp_path: Path, lost: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It had ended with 0, whatever became of what it said."""
+
+    def body(rank: int) -> int:
+        full = Path("/dev/full").open("w")  # noqa: SIM115 - open to the end of the rank
+        monkeypatch.setattr(sys, lost, full)
+        full.write("the last line")
+        return 0
+
+    with group._ranks(range(1), body) as children:
+        failure = group._watch(children, tmp_path)
+    assert failure is not None and (failure.kind, failure.exit) == ("exit", 1)
+    assert lost == "stderr" or "No space left" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, "OSError"), (errno.EROFS, "OSError"), (errno.EACCES, "exit")])
 def test_only_a_full_or_a_read_only_disk_is_called_one(
     tmp_path: Path, number: int, kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
