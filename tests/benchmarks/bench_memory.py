@@ -25,6 +25,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -87,26 +88,42 @@ def described(model: str, options: dict[str, Any]) -> tuple[ModelShape, Layout]:
 
 
 def work(rank: int, meeting: Path, kept: bool) -> None:
-    """One rank: every case, as glibc has it or giving memory back. Rank 0 prints a line a case.
+    """One rank: every case in a process of its own, as glibc has it or giving memory back. Rank 0 prints a line a case.
 
-    Ranks of their own for each, since what an allocator once kept serves later tensors, whatever its threshold is then.
+    Its own, since DeepSpeed's engines outlive their last use, and what an allocator kept of one layout serves or breaks up the next.
     """
     import torch
 
-    from autoglm_ops.training import allocator
-    from autoglm_ops.training.engine import join, leave
+    from autoglm_ops.training import allocator, engine, readout  # noqa: F401  # once, not in every case
 
     torch.set_num_threads(1)
     assert kept or allocator.give_back()
-    join(rank, RANKS, "cpu", meeting)
-    for stage in range(4):
-        train("default", {"zero_stage": stage, "micro_batch": 1})  # what is loaded lazily is not the model's
-    for model, options in cases():
+    for place, (model, options) in enumerate(cases()):
+        process = os.fork()  # as the trainer's ranks begin: of one that has imported and started no thread
+        if process == 0:
+            measure_alone(rank, meeting.with_suffix(f".{place}"), kept, model, options)
+        if os.waitpid(process, 0)[1]:
+            raise SystemExit(f"rank {rank} did not end well at {model} with {options}")
+
+
+def measure_alone(rank: int, meeting: Path, kept: bool, model: str, options: dict[str, Any]) -> None:
+    """Measure one case and end this process."""
+    from autoglm_ops.training.engine import join, leave
+
+    try:
+        join(rank, RANKS, "cpu", meeting)
+        for small in ("default", "deep"):
+            train(small, {**options, "micro_batch": 1})  # what is loaded lazily is not the model's
         measures = {"kept": resident} if kept else {"resident": resident, "allocated": allocated}
         found = {name: min(measured(model, options) for _ in range(2)) for name, measured in measures.items()}
         if rank == 0:
             print(json.dumps({"model": model, "options": options, **found}), flush=True)
-    leave()
+        leave()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)
 
 
 def train(model: str, options: dict[str, Any]) -> None:
