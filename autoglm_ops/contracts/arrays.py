@@ -1,7 +1,8 @@
 """Token arrays on disk and their reader: what `tokenize` writes and training maps into memory. numpy alone.
 
 A split is `<split>.tokens.npy` int32 (all rows end to end), `<split>.offsets.npy` int64 (rows + 1) and `<split>.labels.npy` int64.
-Where rows do not all weigh 1 there is `<split>.weights.npy` float32 too, with a mean of 1.
+Where rows do not all weigh 1 there is `<split>.weights.npy` float32 too, with a mean of 1; where a teacher was asked,
+`<split>.teacher.npy` float32 [rows, labels], the probabilities it gives each label.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class TokenArrays:
     offsets: NDArray[np.int64]
     labels: NDArray[np.int64]
     weights: NDArray[np.float32] | None = None
+    teacher: NDArray[np.float32] | None = None
 
     @classmethod
     def open(cls, folder: Path, split: str) -> TokenArrays:
@@ -48,11 +50,9 @@ class TokenArrays:
                 f"{folder}/{split}.*.npy do not belong together: {len(tokens)} tokens, {len(offsets)} offsets, "
                 f"{len(labels)} labels; run `autoglm stage tokenize` again"
             )
-        path = folder / f"{split}.weights.npy"
-        weights = np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
-        if weights is not None and len(weights) != len(labels):
-            raise Tampered(f"{path} has {len(weights)} weights for {len(labels)} rows; run `autoglm stage tokenize` again")
-        return cls(tokens, offsets, labels, weights)
+        weights = _of_rows(folder / f"{split}.weights.npy", "weights", len(labels))
+        teacher = _of_rows(folder / f"{split}.teacher.npy", "opinions", len(labels))
+        return cls(tokens, offsets, labels, weights, teacher)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,17 +68,32 @@ class TokenArrays:
         return np.diff(self.offsets)
 
     def take(self, rows: NDArray[np.int64]) -> TokenArrays:
-        """These rows with their weights, copied, in this order."""
+        """These rows with their weights and opinions, copied, in this order."""
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths[rows])])
         parts = [self[int(row)] for row in rows]
-        weights = None if self.weights is None else np.asarray(self.weights)[rows]
-        return TokenArrays(np.concatenate([*parts, np.empty(0, np.int32)]), offsets, np.asarray(self.labels)[rows], weights)
+        weights, teacher = (None if found is None else np.asarray(found)[rows] for found in (self.weights, self.teacher))
+        tokens = np.concatenate([*parts, np.empty(0, np.int32)])
+        return TokenArrays(tokens, offsets, np.asarray(self.labels)[rows], weights, teacher)
+
+
+def _of_rows(path: Path, what: str, rows: int) -> NDArray[np.float32] | None:
+    """What `path` says of each of `rows` rows, if it is there."""
+    found = np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
+    if found is not None and len(found) != rows:
+        raise Tampered(f"{path} has {len(found)} {what} for {rows} rows; run `autoglm stage tokenize` again")
+    return found
 
 
 def write_arrays(
-    folder: Path, split: str, rows: Iterable[Sequence[int]], labels: Sequence[int], weights: Sequence[float] = ()
+    folder: Path,
+    split: str,
+    rows: Iterable[Sequence[int]],
+    labels: Sequence[int],
+    weights: Sequence[float] = (),
+    teacher: NDArray[np.float32] | None = None,
 ) -> None:
-    """Write one split; `rows` are token ids, one sequence per label. `weights`, if given, one a row, are scaled to a mean of 1."""
+    """Write one split; `rows` are token ids, one sequence per label. `weights`, if given, one a row, are scaled to a mean of 1;
+    `teacher` [rows, labels] are probabilities."""
     parts = [np.asarray(row, np.int32) for row in rows]
     if len(parts) != len(labels):
         raise ValueError(f"{len(parts)} rows but {len(labels)} labels")
@@ -90,3 +105,5 @@ def write_arrays(
     if any(weight != 1 for weight in weights):
         scaled = np.asarray(weights, np.float64)
         np.save(folder / f"{split}.weights.npy", (scaled / scaled.mean()).astype(np.float32))
+    if teacher is not None:
+        np.save(folder / f"{split}.teacher.npy", np.asarray(teacher, np.float32))

@@ -55,8 +55,13 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """What `write_rows` wrote of Samples, or of Copies without their parents."""
+    """What `write_rows` wrote of Samples."""
     return [Sample(*values) for values in _values(path, Sample._fields)]
+
+
+def read_copies(path: Path) -> list[Copy]:
+    """What `write_rows` wrote of Copies."""
+    return [Copy(*values) for values in _values(path, Copy._fields)]
 
 
 def _values(path: Path, names: Sequence[str]) -> Iterable[tuple[Any, ...]]:

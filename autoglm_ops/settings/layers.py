@@ -103,9 +103,13 @@ def load_tree(
 def resolve(tree: Tree, origin: Mapping[str, str] | None = None) -> Settings:
     """Check a merged tree against the schema."""
     try:
-        return Settings.model_validate(tree)
+        found = Settings.model_validate(tree)
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(item, origin or {}) for item in error.errors())) from error
+    if found.train.teacher and found.tokenize.teacher == "none":
+        source = (origin or {}).get("train.teacher", "params.yaml")
+        raise SettingsError(f"train.teacher = {found.train.teacher} ({source}) needs a teacher; set tokenize.teacher to tfidf")
+    return found
 
 
 def _layers(

@@ -128,6 +128,8 @@ class Tokenize(Section):
     """Characters of a token at most, of a tokenizer that is trained."""
     max_length: int = Field(default=128, ge=8, le=8192)
     """Tokens per row, the rest is cut."""
+    teacher: Literal["none", "tfidf"] = "none"
+    """Who says what it thinks of each training row, having seen neither it nor its copies: TF-IDF with logistic regression, for train.teacher."""
 
 
 class Model(Section):
@@ -211,6 +213,8 @@ class Train(Section):
     token_dropout: float = Field(default=0.2, ge=0, lt=1)
     """Share of tokens blanked in each training batch."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    teacher: Share = 0.0
+    """Share of a training row's target that is the opinion of tokenize.teacher, the rest being its label."""
     gradient_clip: Positive = 1.0
     average: Share | None = None
     """Share of the last steps whose weights are averaged, the mean being published; 0 publishes those of the best evaluation. null is

@@ -21,7 +21,7 @@ SPECS: dict[str, Spec] = {
         _stage("ingest", "data", inputs="source as_of feedback", params="data"),
         _stage("validate", "validation", "expectations", after="ingest", params="data validation"),
         _stage("prepare", "data", "monitoring/drift.py", after="validate", params="prepare data seed"),
-        _stage("tokenize", "data", after="prepare", inputs="folders", params="tokenize seed"),
+        _stage("tokenize", "data", "evaluation/baseline.py", after="prepare", inputs="folders", params="tokenize seed"),
         _stage(
             "plan",
             "planning",

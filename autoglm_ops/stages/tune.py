@@ -262,6 +262,10 @@ def trainer_of(context: Context) -> Trials:
             raise UsageError(
                 "train.initial = odds counts rows that tune.folds holds out; set tune.folds to 1, or train.initial to random"
             )
+        if recipe.teacher and settings.tune.folds > 1:
+            raise UsageError(
+                "train.teacher learned from rows that tune.folds holds out; set tune.folds to 1, or train.teacher to 0"
+            )
         module = start(build(spec, settings.seed), recipe.initial, spec, rows.train)
         return module, recipe.model_copy(update={"report": rungs})
 

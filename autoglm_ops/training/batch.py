@@ -26,12 +26,13 @@ class Fed(Protocol):
 
 class Batch(NamedTuple):
     """ids and mask int64 [rows, width], padded on the right to the longest row; labels int64 [rows]; weights float32 [rows], None
-    where all weigh 1."""
+    where all weigh 1; targets float32 [rows, labels], probabilities, None where the labels are all that is learned."""
 
     ids: torch.Tensor
     mask: torch.Tensor
     labels: torch.Tensor
     weights: torch.Tensor | None = None
+    targets: torch.Tensor | None = None
 
     def inputs(self, device: torch.device) -> dict[str, Any]:
         return {"input_ids": self.ids.to(device), "attention_mask": self.mask.to(device)}

@@ -35,7 +35,8 @@ class Objective(Protocol):
 
 
 class Classification:
-    """Cross-entropy of one label per row, times the row's weight where rows have one. logits [rows, classes], labels int64 [rows]."""
+    """Cross-entropy of one label per row, or of its target's probabilities, times the row's weight where rows have one. logits [rows,
+    classes], labels int64 [rows]."""
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self._smoothing = label_smoothing
@@ -45,11 +46,12 @@ class Classification:
 
     def loss(self, logits: torch.Tensor, batch: Fed, items: float) -> torch.Tensor:
         weights = getattr(batch, "weights", None)
-        labels = batch.labels.to(logits.device)
+        targets = getattr(batch, "targets", None)
+        learned = (batch.labels if targets is None else targets).to(logits.device)
         if weights is None:
-            mean = cross_entropy(logits.float(), labels, label_smoothing=self._smoothing)
+            mean = cross_entropy(logits.float(), learned, label_smoothing=self._smoothing)
         else:
-            each = cross_entropy(logits.float(), labels, label_smoothing=self._smoothing, reduction="none")
+            each = cross_entropy(logits.float(), learned, label_smoothing=self._smoothing, reduction="none")
             mean = (each * weights.to(logits.device)).mean()
         return mean * (len(batch.labels) / items)  # equal micro-batches: times one, which changes no bit
 

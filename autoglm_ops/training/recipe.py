@@ -33,6 +33,7 @@ class Recipe(Record):
     schedule: Literal["linear", "cosine"]
     label_smoothing: float
     token_dropout: float
+    teacher: float = 0.0
     gradient_clip: float
     average: float = 0.0
     initial: Literal["random", "odds"] = "random"

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from autoglm_ops.contracts.arrays import TokenArrays
+from autoglm_ops.errors import UsageError
 from autoglm_ops.training.batch import Batch, Fed, collate
 from autoglm_ops.training.callbacks.base import AfterValidation, Callback
 from autoglm_ops.training.loop import Diverged, Engine, Taken, run
@@ -71,7 +72,17 @@ class RowFeed:
         batch, weights = _batch(self._rows.train, part, pad_id), self._rows.train.weights
         if weights is not None:
             batch = batch._replace(weights=torch.from_numpy(np.asarray(weights[part])))
+        if self._recipe.teacher:
+            batch = batch._replace(targets=self._targets(part, batch.labels))
         return _dropped(batch, self._recipe.token_dropout, pad_id)
+
+    def _targets(self, part: NDArray[np.int64], labels: torch.Tensor) -> torch.Tensor:
+        """Each row's label and what the teacher thinks of it, mixed; float32 [rows, labels]. Raises UsageError where nobody was asked."""
+        opinions, share_of = self._rows.train.teacher, self._recipe.teacher
+        if opinions is None:
+            raise UsageError(f"train.teacher = {share_of} needs the opinions of a teacher; set tokenize.teacher to tfidf")
+        certain = torch.nn.functional.one_hot(labels, self._rows.labels)
+        return (1 - share_of) * certain + share_of * torch.from_numpy(np.asarray(opinions[part]))
 
 
 class Scorer(Protocol):

@@ -23,6 +23,7 @@ TUNABLE = frozenset(
         "schedule",
         "label_smoothing",
         "token_dropout",
+        "teacher",
         "gradient_clip",
     )
 ) | frozenset(f"model.{name}" for name in ("hidden_size", "layers", "heads", "dropout"))

@@ -9,12 +9,15 @@ from pathlib import Path
 from autoglm_ops.contracts.arrays import TokenArrays, TokenMeta, write_arrays
 from autoglm_ops.contracts.record import digest_of
 from autoglm_ops.data import tokenizer
+from autoglm_ops.data.augment import Options, augment
 from autoglm_ops.data.dedup import dedup
 from autoglm_ops.data.rows import Row
 from autoglm_ops.data.split import Shares, Splits, split
+from autoglm_ops.data.tables import Copy
 from autoglm_ops.data.weights import weigh
 from autoglm_ops.settings import Settings
 from autoglm_ops.stages import replay
+from autoglm_ops.stages.tokenize import teacher_of
 from autoglm_ops.training.rows import Rows
 
 ROOT = Path(__file__).parents[2]
@@ -48,9 +51,18 @@ class World:
             for number, (text, label, day) in enumerate(zip(self.texts, self.labels, self.names, strict=True))
             if day <= last
         ]
+        found = split(dedup(rows)[0], self.shares())
+        return replace(found, samples=weigh(found.samples, {}, self.settings.prepare.half_life_days, last)[0])
+
+    def shares(self) -> Shares:
         made = self.settings.prepare
-        found = split(dedup(rows)[0], Shares(made.holdout, made.validation, made.gate_days, self.settings.data.window_days))
-        return replace(found, samples=weigh(found.samples, {}, made.half_life_days, last)[0])
+        return Shares(made.holdout, made.validation, made.gate_days, self.settings.data.window_days)
+
+    def copies(self, night: int) -> list[Copy]:
+        """The altered copies of that night's training rows."""
+        asked = self.settings.prepare.augment
+        options = Options(asked.copies, asked.operations, asked.share, self.settings.seed)
+        return augment(self.splits(night).samples["train"], self.shares(), options).copies if asked.copies else []
 
     def of_day(self, day: int) -> list[int]:
         return [self.place[text] for text in self.days[day - 1].texts]
@@ -78,7 +90,10 @@ def tokens(world: World, night: int) -> Tokens:
     """What `tokenize` makes of everything up to `night`; kept in .autoglm/bench/tokens by the digest of its settings."""
     settings, samples = world.settings, world.splits(night).samples
     wanted = {"night": night, "prepare": settings.prepare.model_dump(), "tokenize": settings.tokenize.model_dump()}
-    wanted |= {"window": settings.data.window_days, "code": code("data/tokenizer.py")}
+    wanted |= {
+        "window": settings.data.window_days,
+        "code": code("data/tokenizer.py", "data/augment.py", "evaluation/baseline.py"),
+    }
     folder = BENCH / "tokens" / digest_of(wanted)[:16]
     length = settings.tokenize.max_length
     if not folder.exists():
@@ -86,10 +101,13 @@ def tokens(world: World, night: int) -> Tokens:
         shutil.rmtree(making, ignore_errors=True)
         made = tokenizer.train((row.text for row in samples["train"]), settings.tokenize.vocabulary, settings.tokenize.longest)
         tokenizer.save(made, making / "tok", length)
-        for part in ("train", "validation"):
-            ids = tokenizer.encode(made, [row.text for row in samples[part]], length)
-            labels, weights = [world.classes.index(row.label) for row in samples[part]], [row.weight for row in samples[part]]
-            write_arrays(making, part, ids, labels, weights)
+        copies, asked = world.copies(night), settings.tokenize.teacher != "none"
+        opinions = teacher_of(samples["train"], copies, tuple(world.classes)) if asked else None
+        learned = [*samples["train"], *(copy.sample() for copy in copies)]
+        for part, rows, teacher in (("train", learned, opinions), ("validation", samples["validation"], None)):
+            ids = tokenizer.encode(made, [row.text for row in rows], length)
+            labels, weights = [world.classes.index(row.label) for row in rows], [row.weight for row in rows]
+            write_arrays(making, part, ids, labels, weights, teacher)
         write_arrays(making, "all", tokenizer.encode(made, world.texts, length), [0] * len(world.texts))
         making.rename(folder)
     made, pad = tokenizer.load(folder / "tok")

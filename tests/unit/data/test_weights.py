@@ -60,6 +60,15 @@ def test_equal_weights_leave_no_file_and_others_have_a_mean_of_one(tmp_path: Pat
         TokenArrays.open(tmp_path, "train")
 
 
+def test_a_teachers_opinions_are_kept_with_their_rows_and_others_are_refused(tmp_path: Path) -> None:
+    write_arrays(tmp_path, "train", [[1, 2], [3], [4]], [0, 1, 0], teacher=np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]))
+    found = TokenArrays.open(tmp_path, "train").take(np.array([2, 1]))
+    np.testing.assert_allclose(np.asarray(found.teacher), [[0.5, 0.5], [0.2, 0.8]], rtol=1e-6)
+    np.save(tmp_path / "train.teacher.npy", np.ones((2, 2), np.float32))
+    with pytest.raises(Tampered, match="2 opinions for 3 rows"):
+        TokenArrays.open(tmp_path, "train")
+
+
 def test_no_file_no_weights(tmp_path: Path) -> None:
     assert weights.read(tmp_path / WEIGHTS_FILE) == {}
     (tmp_path / WEIGHTS_FILE).write_text(json.dumps({"a": 0.5}))

@@ -124,3 +124,11 @@ def test_resolved_overrides_are_written_with_comments_kept(tmp_path: Path) -> No
     tree, origin = load_tree(path, environ={})
     assert write_resolved(path, tree, origin) == []
     assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_share_of_a_teacher_needs_a_teacher() -> None:
+    with pytest.raises(
+        SettingsError, match=r"^train\.teacher = 0\.5 \(--set train\.teacher\) needs a teacher; set tokenize\.teacher to"
+    ):
+        load(PARAMS, overrides=["train.teacher=0.5"], environ={})
+    assert load(PARAMS, overrides=["train.teacher=0.5", "tokenize.teacher=tfidf"], environ={}).train.teacher == 0.5

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,3 +106,22 @@ def test_copies_stand_behind_the_training_rows_and_the_tokenizer_never_sees_them
     plain, more = (TokenArrays.open(folder, "train") for folder in folders.values())
     assert len(more) == len(plain) + done.facts["copies"]
     assert all((plain[row] == more[row]).all() for row in range(len(plain)))
+
+
+def test_a_teacher_is_asked_for_the_rows_that_are_learned_from_and_changes_nothing_else(tmp_path: Path) -> None:
+    _, out = prepared(tmp_path, "augmented", copies=2, operations=["crop"])
+    shutil.copytree(out, tmp_path / "out" / "prepare")
+    folders, said = [], []
+    for teacher in ("none", "tfidf"):
+        folders.append(tmp_path / teacher)
+        folders[-1].mkdir()
+        settings = Settings.model_validate({"tokenize": {"teacher": teacher}})
+        said.append(tokenize.run(Context(tmp_path, folders[-1], tmp_path, tmp_path, tmp_path, "local", settings)))
+    plain, taught = ({path.name: path.read_bytes() for path in folder.glob("*.*")} for folder in folders)
+    assert taught.keys() - plain.keys() == {"train.teacher.npy"}
+    assert all(taught[name] == plain[name] for name in plain)
+    found = TokenArrays.open(folders[1], "train")
+    assert found.teacher is not None and found.teacher.shape == (len(found), 2)
+    agrees = float(np.mean(found.teacher.argmax(1) == found.labels))
+    assert said[1].facts["teacher_agrees"] == round(agrees, 4) and "teacher_agrees" not in said[0].facts
+    assert len(set(map(bytes, found.teacher))) > len(read_samples(out / "train.parquet")), "copies are thought of by themselves"

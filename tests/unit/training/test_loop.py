@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from autoglm_ops.contracts.arrays import TokenArrays
+from autoglm_ops.errors import UsageError
 from autoglm_ops.settings import Settings
 from autoglm_ops.training import checkpoint
 from autoglm_ops.training.batch import collate
@@ -114,3 +116,24 @@ def test_the_token_that_is_read_out_is_never_blanked() -> None:
     assert blanked.ids[0, 3] == blanked.ids[1, 0] == 2
     assert batch.mask.sum(1).tolist() == [4, 1, 1]
     assert batch.ids.shape == (3, 8)
+
+
+def test_a_teacher_that_knows_better_than_the_labels_is_learned_from_by_its_share(
+    arrays: dict[str, TokenArrays], spec: ModelSpec
+) -> None:
+    truth = np.asarray(arrays["train"].labels)
+    wrong = np.where(np.random.default_rng(1).random(len(truth)) < 0.7, 1 - truth, truth)  # worse than a coin
+    taught = replace(arrays["train"], labels=wrong, teacher=np.eye(2, dtype=np.float32)[truth])
+    scores = {}
+    for share in (0.0, 1.0):
+        engine, rows, recipe = make({**arrays, "train": taught}, spec, 60, teacher=share)
+        scores[share] = fit(engine, rows, recipe).validation[-1][1]
+    assert scores[0.0] < 0.5 and scores[1.0] > 0.9
+
+
+def test_who_wants_opinions_that_nobody_gave_is_told_whom_to_ask(arrays: dict[str, TokenArrays], spec: ModelSpec) -> None:
+    engine, rows, recipe = make(arrays, spec, 2, teacher=0.5)
+    with pytest.raises(
+        UsageError, match=r"train\.teacher = 0\.5 needs the opinions of a teacher; set tokenize\.teacher to tfidf"
+    ):
+        fit(engine, rows, recipe)

@@ -75,6 +75,19 @@ def test_a_step_without_labels_is_refused() -> None:
         mean_items(CausalLM(), [batch], 1, lambda values: values)
 
 
+def test_a_target_that_is_certain_is_the_label_and_a_mixed_one_the_mean_of_both() -> None:
+    logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, -1.0]])
+    plain = Batch(torch.ones(2, 1), torch.ones(2, 1), torch.tensor([0, 2]))
+    certain, other = torch.eye(3)[[0, 2]], torch.eye(3)[[1, 1]]
+    loss = Classification().loss
+    torch.testing.assert_close(loss(logits, plain._replace(targets=certain), 2), loss(logits, plain, 2))
+    mixed = loss(logits, plain._replace(targets=0.3 * certain + 0.7 * other), 2)
+    against = loss(logits, plain._replace(labels=torch.tensor([1, 1])), 2)
+    torch.testing.assert_close(mixed, 0.3 * loss(logits, plain, 2) + 0.7 * against)
+    weighed = plain._replace(targets=certain, weights=torch.tensor([2.0, 0.0]))
+    torch.testing.assert_close(loss(logits, weighed, 2), loss(logits[:1], Batch(*(part[:1] for part in plain[:3])), 1))
+
+
 def test_a_row_of_weight_two_counts_twice_and_weights_of_one_change_no_bit() -> None:
     logits, labels = torch.randn(4, 2, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 1, 0])
     blank = torch.zeros(4, 1, dtype=torch.int64)
