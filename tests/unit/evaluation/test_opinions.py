@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from autoglm_ops.errors import BadData
-from autoglm_ops.evaluation.baseline import opinions
+from autoglm_ops.evaluation.baseline import _fitted, opinions
 
 GOOD = [f"很好{n}喜欢" for n in range(30)]
 BAD = [f"太差{n}失望" for n in range(30)]
@@ -42,6 +43,19 @@ def test_the_order_of_rows_does_not_matter() -> None:
     order = np.random.default_rng(0).permutation(60)
     mixed = asked([TEXTS[place] for place in order], [LABELS[place] for place in order])
     np.testing.assert_allclose(mixed, asked(TEXTS, LABELS)[order], atol=1e-3)
+
+
+def test_the_same_bits_however_many_threads_there_are() -> None:
+    random = np.random.default_rng(0)
+    texts = [
+        "".join(map(chr, random.integers(0x4E00, 0x4E00 + 3000, 200))) for _ in range(400)
+    ]  # wide enough to be summed in parts
+    labels = [NAMES[place] for place in random.integers(0, 2, 400)]
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(limits=threads):
+            found.append(_fitted(texts, labels, [1.0] * 400)[1].coef_.tobytes())
+    assert found[0] == found[1]
 
 
 def test_weights_count() -> None:
