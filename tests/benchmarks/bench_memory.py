@@ -8,7 +8,8 @@ at its highest. Resident: the same again without the profiler, the kernel's high
 (pages that were never touched do not count, so it can lie below what was allocated), with freed memory given back as the trainer has it
 where memory is scarce (training/allocator.py). Kept: the same as glibc has it by default, which is how ranks run where memory is not
 scarce. Garbage in cycles is collected before each step, since when Python would get to it is chance; what arises within a step can still
-add to a row, so the lowest of three runs counts. Each layout has two processes of its own, forked of one that has imported, as ranks are.
+add to a row, so the lowest of three runs counts (of what is kept, the first). Each layout has two processes of its own, forked of one
+that has imported, as ranks are.
 
 Gates: allocated within 15 % of the plan's total on every row. Where that total is JUDGED_FROM or more (below it a few ten MB that belong
 to no plan, holes in the heaps of threads, are too large a part): resident within 25 %, and kept within 1 / SCARCE times the total, so
@@ -115,8 +116,8 @@ def measure_alone(rank: int, meeting: Path, kept: bool, model: str, options: dic
         join(rank, RANKS, "cpu", meeting)
         for small in ("default", "deep"):
             train(small, {**options, "micro_batch": 1})  # what is loaded lazily is not the model's
-        measures = {"kept": resident} if kept else {"resident": resident, "allocated": allocated}
-        found = {name: min(measured(model, options) for _ in range(TRIES)) for name, measured in measures.items()}
+        measures = {"kept": (resident, 1)} if kept else {"resident": (resident, TRIES), "allocated": (allocated, TRIES)}
+        found = {name: min(measured(model, options) for _ in range(tries)) for name, (measured, tries) in measures.items()}
         if rank == 0:
             print(json.dumps({"model": model, "options": options, **found}), flush=True)
         leave()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from train_workspace import tuned, workspace
+from train_workspace import record, tuned, workspace
 
 from autoglm_ops.contracts.arrays import TokenArrays
 from autoglm_ops.contracts.feedback import EmbeddingSample, PatchSet, SearchSpacePatch
@@ -101,6 +101,21 @@ def _resumed(root: Path) -> int:
     from autoglm_ops.contracts.record import Completion
 
     return int(Completion.read(root / "completed" / "train.json").measured["resumed_at_step"])
+
+
+@pytest.mark.slow  # another start of DeepSpeed; the loop's own test holds it for one process
+def test_ranks_learn_from_the_teacher_what_the_labels_do_not_say(tmp_path: Path) -> None:
+    root = workspace(tmp_path / "w", tokenize={"teacher": "tfidf"}, train={"teacher": 1.0}, plan={"ranks": 2})
+    tokens = root / "out" / "tokenize"
+    truth = np.load(tokens / "train.labels.npy")
+    np.save(tokens / "train.teacher.npy", np.eye(2, dtype=np.float32)[truth])
+    np.save(tokens / "train.labels.npy", np.where(np.random.default_rng(1).random(len(truth)) < 0.7, 1 - truth, truth))
+    (tokens / "record.json").unlink()
+    record(root, "tokenize")
+    run_stage("train", tuned(root))
+    told = TrainingRecord.read(root / "out" / "train" / "training.json")
+    assert ParallelPlan.read(root / "out" / "plan" / "plan.json").ranks == 2 and told.settings["train"]["teacher"] == 1.0
+    assert dict(told.validation)[told.best_step] > 0.9
 
 
 @pytest.mark.slow  # another start of DeepSpeed; the unit tests hold each part of this
