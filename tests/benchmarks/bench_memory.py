@@ -41,7 +41,7 @@ from autoglm_ops.training.allocator import SCARCE
 
 ROOT = Path(__file__).parents[2]
 RANKS, STEPS = 2, 2  # the second step meets the moments that the first one made
-TRIES = 3  # gloo's threads let go of a gradient now and then one step's moment later: 4 of 21 MB in 1 of 12 tries
+TRIES = 3  # a thread of gloo may let go of a gradient a moment later: 4 of 21 MB in 1 of 12 tries, on busy cores in all three
 GATES = {"allocated": 0.15, "resident": 0.25}
 JUDGED_FROM = 128 << 20
 HERE = HardwareSpec(cpus=2, memory_gib=16)
