@@ -74,6 +74,14 @@ def test_an_unknown_variable_is_an_error_that_names_it() -> None:
         ("a: !!python/object:os.system x\n", "YAML"),
         ("a: [1, 2\n", "YAML"),
         ("x" * (2 << 20), "at most"),
+        ("[" * 3000, "nested too deeply"),
+        ("a:\n  ? [1, 2]\n  : 1\n", r"f\.yaml:2:5 .* a key must be a name"),
+        ("a: !!int abc\n", r"f\.yaml:1:4 .* 'abc' is no int"),
+        ("a: !!timestamp abc\n", "'abc' is no timestamp"),
+        ("a: !!bool maybe\n", "'maybe' is no bool"),
+        ("a: !!int ''\n", "'' is no int"),
+        ("a: 0x_\n", "'0x_' is no int"),
+        ("a: " + "9" * 5000, "'9{40}' is no int"),
     ],
 )
 def test_hostile_yaml_is_refused(text: str, said: str) -> None:
