@@ -94,8 +94,7 @@ def test_everything_comes_up_and_a_run_by_rest_is_served(platform: Platform, tmp
     api = Api(tmp_path, platform.ports["AIRFLOW_PORT"])
     until(lambda: api.call("GET", "/api/v2/dags/daily_retrain")[0] == 200)
     run = api.trigger("daily_retrain", {"as_of": "2026-03-04"})
-    until(lambda: api.state("daily_retrain", run) in ("success", "failed"), seconds=600)
-    assert api.state("daily_retrain", run) == "success"
+    api.succeeds("daily_retrain", run)
 
     registry = f"http://127.0.0.1:{platform.ports['MLFLOW_PORT']}/api/2.0/mlflow/registered-models/alias"
     found = httpx.get(registry, params={"name": "autoglm", "alias": "champion"}).json()

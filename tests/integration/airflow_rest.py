@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+PATIENCE = 1500  # seconds: what hangs is told from what is slow, on cores that have other work too; nobody waits them all out
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -50,8 +52,20 @@ class Api:
     def state(self, dag: str, run: str) -> str:
         return str(self.call("GET", f"/api/v2/dags/{dag}/dagRuns/{run}")[1]["state"])
 
+    def tasks(self, dag: str, run: str) -> dict[str, str]:
+        """State and attempt of each task, by name and place among the mapped."""
+        found = self.call("GET", f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances")[1]["task_instances"]
+        return {f"{task['task_id']} {task['map_index']}": f"{task['state']}, attempt {task['try_number']}" for task in found}
 
-def until(what: Callable[[], Any], seconds: float = 240) -> Any:
+    def succeeds(self, dag: str, run: str, seconds: float = PATIENCE) -> None:
+        """The run comes to its end, and that is success. Says how far each task has come where it does not."""
+        limit = time.monotonic() + seconds
+        while (state := self.state(dag, run)) not in ("success", "failed") and time.monotonic() < limit:
+            time.sleep(1)
+        assert state == "success", f"{dag} {run}: {state}\n{json.dumps(self.tasks(dag, run), indent=1)}"
+
+
+def until(what: Callable[[], Any], seconds: float = 600) -> Any:
     limit = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < limit

@@ -87,8 +87,7 @@ def test_a_run_by_rest_goes_through_and_its_report_needs_a_login(up: Any):
     assert code == 400
     assert "epochs" in str(answer)
     run = api.trigger("train_on_demand", {"epochs": 1, "learning_rate": 0.001})
-    until(lambda: api.state("train_on_demand", run) in ("success", "failed"))
-    assert api.state("train_on_demand", run) == "success"
+    api.succeeds("train_on_demand", run)
     opened = [json.loads(line) for line in (home / "calls.jsonl").read_text().splitlines()]
     words = next(words for words in opened if f"--dag-run-id={run}" in words)
     assert {"--set=train.epochs=1", "--set=train.learning_rate=0.001", "--no-promote"} <= set(words)
@@ -160,8 +159,7 @@ def test_the_form_in_a_browser_refuses_a_bad_value_and_starts_a_run_with_a_good_
     page.get_by_test_id("trigger-dag-submit").press("Enter")
     page.wait_for_url("**/dags/train_on_demand/runs/**")
     run = urllib.parse.unquote(page.url.partition("/runs/")[2].partition("/")[0])
-    until(lambda: api.state("train_on_demand", run) in ("success", "failed"))
-    assert api.state("train_on_demand", run) == "success"
+    api.succeeds("train_on_demand", run)
     assert sorted(sets()[before:]) == ["--set=train.batch_size=64", "--set=train.epochs=2"]
 
 

@@ -28,8 +28,6 @@ from autoglm_ops.stages.replay import Client, Traffic
 
 pytestmark = pytest.mark.slow
 
-DONE = ("success", "failed")
-
 
 class Platform:
     """A newcomer's checkout with everything up, and its raw text in a bucket of a real S3 server."""
@@ -49,9 +47,7 @@ class Platform:
 
     def run(self, conf: dict[str, object]) -> None:
         """A run of daily_retrain by REST, to its end."""
-        name = self.api.trigger("daily_retrain", conf)
-        until(lambda: self.api.state("daily_retrain", name) in DONE, seconds=600)
-        assert self.api.state("daily_retrain", name) == "success", self.checkout.logs()
+        self.api.succeeds("daily_retrain", self.api.trigger("daily_retrain", conf))
 
     def registry(self, method: str, path: str, **body: str) -> dict[str, object]:
         """MLflow's own REST API: what its UI calls."""
@@ -126,9 +122,7 @@ def test_the_form_by_rest_makes_a_clusters_journey_and_gpus_that_are_not_here_ar
         "as_of": "2026-03-03",
         "set": {"cluster.rehearse": True},
     }
-    name = platform.api.trigger("train_on_demand", asked)
-    until(lambda: platform.api.state("train_on_demand", name) in DONE, seconds=600)
-    assert platform.api.state("train_on_demand", name) == "success", platform.checkout.logs()
+    platform.api.succeeds("train_on_demand", platform.api.trigger("train_on_demand", asked))
     assert platform.api.state("train_on_demand", refused) == "failed"
     code, log = platform.api.call("GET", f"{place}/{refused}/taskInstances/open_run/logs/1")
     assert code == 200 and "cluster.backend is local and this machine has no GPUs" in json.dumps(log)
@@ -155,15 +149,12 @@ def test_labels_that_come_back_to_the_live_server_start_a_study_and_a_retraining
     client.close()
 
     name = platform.api.trigger("feedback_retune", {"as_of": asked.day.isoformat()})
-    until(lambda: platform.api.state("feedback_retune", name) in DONE, seconds=600)
-    assert platform.api.state("feedback_retune", name) == "success", platform.checkout.logs()
-    code, answer = platform.api.call("GET", f"/api/v2/dags/feedback_retune/dagRuns/{name}/taskInstances")
-    assert code == 200 and {task["state"] for task in answer["task_instances"]} == {"success"}, answer
+    platform.api.succeeds("feedback_retune", name)
+    tasks = platform.api.tasks("feedback_retune", name)
+    assert {state.partition(",")[0] for state in tasks.values()} == {"success"}, tasks
     said = SignalsOfDay.read(platform.checkout.home / "feedback" / "signals" / f"{asked.day}.json")
     assert "quality" in {signal.name for signal in said.signals if signal.fired}
-    retrained = f"feedback_retune__{name}"
-    until(lambda: platform.api.state("daily_retrain", retrained) in DONE, seconds=600)
-    assert platform.api.state("daily_retrain", retrained) == "success", platform.checkout.logs()
+    platform.api.succeeds("daily_retrain", f"feedback_retune__{name}")
 
 
 def test_a_new_object_in_the_bucket_starts_a_build_of_the_dataset_within_a_minute(platform: Platform) -> None:
@@ -177,8 +168,7 @@ def test_a_new_object_in_the_bucket_starts_a_build_of_the_dataset_within_a_minut
     lines = [json.dumps({"body": f"text {number} of ship {number * 7} in harbour {number * 13}"}) for number in range(50)]
     platform.upload("raw/new.jsonl", "\n".join(lines) + "\n")
     until(runs, seconds=60)
-    until(lambda: runs()[0]["state"] in DONE, seconds=300)
-    assert runs()[0]["state"] == "success", platform.checkout.logs()
+    platform.api.succeeds("dataset_build", runs()[0]["dag_run_id"])
     assert runs()[0]["run_type"] == "asset_triggered"
     [dataset] = json.loads(platform.checkout.call("data", "list", "--json").splitlines()[-1])
     assert dataset["kept"] == 50
