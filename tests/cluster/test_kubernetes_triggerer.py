@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_rest import Api, free_port, until
+from airflow_rest import PATIENCE, Api, free_port, until
 
 from autoglm_ops.cli import servers
 from autoglm_ops.cli.airflow import airflow_environment
@@ -94,7 +94,7 @@ def test_a_killed_triggerer_is_replaced_and_the_pod_goes_on(
     platform.start(TRIGGERER)
     until(lambda: platform.triggerer(run) != first, 200)
     print(f"\nanother triggerer had the pod {time.monotonic() - killed:.1f} s after the first was killed")
-    until(lambda: platform.api.state(DAG, run) in ("success", "failed"), 600)
+    until(lambda: platform.api.state(DAG, run) in ("success", "failed"), PATIENCE)
     log = json.dumps(platform.api.call("GET", f"/api/v2/dags/{DAG}/dagRuns/{run}/taskInstances/train/logs/1")[1])
     assert platform.api.state(DAG, run) == "success", log[-3000:]
     assert "attempt 1: succeeded (exit 0)" in log and platform.environment["AWS_SECRET_ACCESS_KEY"] not in log

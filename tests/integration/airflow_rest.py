@@ -58,11 +58,17 @@ class Api:
         return {f"{task['task_id']} {task['map_index']}": f"{task['state']}, attempt {task['try_number']}" for task in found}
 
     def succeeds(self, dag: str, run: str, seconds: float = PATIENCE) -> None:
-        """The run comes to its end, and that is success. Says how far each task has come where it does not."""
+        """The run comes to its end, and that is success. Where it does not: how far each task has come, and what the failed said."""
         limit = time.monotonic() + seconds
         while (state := self.state(dag, run)) not in ("success", "failed") and time.monotonic() < limit:
             time.sleep(1)
-        assert state == "success", f"{dag} {run}: {state}\n{json.dumps(self.tasks(dag, run), indent=1)}"
+        if state == "success":
+            return
+        tasks = self.tasks(dag, run)
+        place = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances"
+        failed = [name.split()[0] for name, said in tasks.items() if said.startswith("failed")]
+        logs = [json.dumps(self.call("GET", f"{place}/{task}/logs/1")[1])[-3000:] for task in failed]
+        raise AssertionError("\n".join([f"{dag} {run}: {state}", json.dumps(tasks, indent=1), *logs]))
 
 
 def until(what: Callable[[], Any], seconds: float = 600) -> Any:
