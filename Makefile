@@ -11,7 +11,7 @@ TORCH      := 2.13.0
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check up down demo bench bench-data bench-train bench-goodput bench-checkpoint proof-data chaos-checkpoint chaos-train doctor nightly lock clean proof-feedback bench-tune chaos-cluster race-runs images bench-tune-default bench-patches chaos-tune
+.PHONY: help install run test check up down demo bench bench-data bench-train bench-goodput bench-checkpoint proof-data chaos-checkpoint chaos-train doctor nightly lock clean proof-feedback bench-tune chaos-cluster race-runs images bench-tune-default bench-patches bench-nights chaos-tune
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -69,6 +69,9 @@ bench-tune-default: install ## seconds to the target on the default dataset, bes
 
 bench-patches: install ## studies and retrainings with the loop's patches and without, 20 seeds; SLICE=420 seconds, adds to earlier slices
 	@python tests/benchmarks/bench_patches.py --seconds $(or $(SLICE),420) $(ARGS)
+
+bench-nights: install ## each night's model on the next day beside a newcomer's and TF-IDF, three seeds; SLICE=420 seconds, adds to earlier slices
+	@python tests/benchmarks/bench_nights.py --seconds $(or $(SLICE),420) $(ARGS)
 
 proof-data: install ## a gigabyte of dirty text: folder, S3 and ten kills make one digest; memory at 10^5 and 10^6 documents
 	@python tests/benchmarks/proof_data.py --mb $(or $(MB),1000) $(ARGS)

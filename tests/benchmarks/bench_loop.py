@@ -51,32 +51,29 @@ FIRST = 2
 Codes = NDArray[np.int64]
 
 
-def glm(world: World, night: int) -> Codes:
-    """The answers [n] of the model trained on everything up to `night`."""
+def place(world: World, night: int) -> Path:
+    """Where a night's answers are kept, by the digest of what makes them."""
     settings = world.settings
+    if world.model == "tfidf":
+        return STORE / f"tfidf-{night:02d}-{digest_of(settings.prepare.model_dump())[:16]}.npy"
     key = {"night": night, "train": settings.train.model_dump(), "model": settings.model.model_dump(), "seed": settings.seed}
     key |= {"prepare": settings.prepare.model_dump(), "window": settings.data.window_days}
     key |= {"tokenize": settings.tokenize.model_dump(), "code": code("data/tokenizer.py", "training")}
-    path = STORE / f"glm-{night:02d}-{digest_of(key)[:16]}.npy"
-    if not path.exists():
-        _save(path, _train(world, night))
-    return np.asarray(np.load(path))
+    return STORE / f"glm-{night:02d}-{digest_of(key)[:16]}.npy"
 
 
 def trained(world: World, night: int) -> Codes:
-    """The candidate of a night."""
-    return glm(world, night) if world.model == "glm" else tfidf(world, night)
-
-
-def tfidf(world: World, night: int) -> Codes:
-    path = STORE / f"tfidf-{night:02d}-{digest_of(world.settings.prepare.model_dump())[:16]}.npy"
+    """The answers [n] of a night's candidate, which is trained on everything up to it."""
+    path = place(world, night)
     if not path.exists():
-        rows = world.splits(night).samples["train"]
-        given = baseline.tfidf(
-            [row.text for row in rows], [row.label for row in rows], [row.weight for row in rows], world.texts
-        )
-        _save(path, np.array([world.classes.index(label) for label in given]))
+        _save(path, _train(world, night) if world.model == "glm" else _tfidf(world, night))
     return np.asarray(np.load(path))
+
+
+def _tfidf(world: World, night: int) -> Codes:
+    rows = world.splits(night).samples["train"]
+    given = baseline.tfidf([row.text for row in rows], [row.label for row in rows], [row.weight for row in rows], world.texts)
+    return np.array([world.classes.index(label) for label in given])
 
 
 def _train(world: World, night: int) -> Codes:
@@ -216,11 +213,11 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     started, world = time.monotonic(), World(load(ROOT / "params.yaml", environ={}, overrides=asked.set), asked.model)
-    nights = asked.nights or range(FIRST, len(world.days))
+    linear, nights = World(world.settings, "tfidf"), asked.nights or range(FIRST, len(world.days))
     every = {
         night: (
             _f1(world, world.of_day(night + 1), trained(world, night)),
-            _f1(world, world.of_day(night + 1), tfidf(world, night)),
+            _f1(world, world.of_day(night + 1), trained(linear, night)),
         )
         for night in nights
     }
