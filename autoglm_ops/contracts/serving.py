@@ -89,8 +89,8 @@ class FeedbackCounts(Record):
 
 
 class LabelledRow(Record):
-    """A prediction whose truth came back. label: what most sources said. source: the first of those, by name. day: ISO, of the event.
-    weight: how sure the label is; below 1 nobody said it, and what users did implies it.
+    """A prediction whose truth came back. label: what most sources said. sources: those, by name; source: the first. day: ISO, of the
+    event. weight: how sure the label is; below 1 nobody said it, and what users did implies it.
     """
 
     id: str
@@ -101,6 +101,7 @@ class LabelledRow(Record):
     day: str
     version: int
     source: str
+    sources: tuple[str, ...] = ()
     weight: float = 1.0
 
 
@@ -130,11 +131,12 @@ class Served(Record):
 
 
 class ArmRow(Record):
-    """One judged answer of an arm (a version). unit: who asked, or the answer's own id."""
+    """One judged answer of an arm (a version). unit: who asked, or the request. day: ISO, of the event."""
 
     version: int
     unit: str
     right: bool
+    day: str
 
 
 class DayTally(Record):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 from statistics import NormalDist
+from typing import NamedTuple
 
 from autoglm_ops.contracts.record import Record
 from autoglm_ops.contracts.release import Interval
@@ -39,19 +41,22 @@ class Comparison(Record):
 
 
 def compare(rows: Iterable[ArmRow]) -> Comparison:
-    """Compare the two versions with the most users. Says too-few-arms or too-few-users where there is nothing to compare."""
+    """Compare the two versions that last answered on one day, over the days they share: others saw other days, which were perhaps
+    harder. Says too-few-arms or too-few-users where there is nothing to compare. `arms` are all versions, over all their days.
+    """
     by_version: dict[int, list[ArmRow]] = {}
     for row in rows:
         by_version.setdefault(row.version, []).append(row)
-    found = {version: _arm(version, chosen) for version, chosen in by_version.items()}
-    arms = tuple(found[version][0] for version in sorted(found))
-    if len(arms) < 2:
-        return Comparison(arms=arms, reason="too-few-arms: one version answered all that was judged")
-    pair = sorted(sorted(arms, key=lambda arm: -arm.units)[:2], key=lambda arm: arm.version)
+    arms = tuple(_arm(version, by_version[version])[0] for version in sorted(by_version))
+    shared = [_shared(by_version, *pair) for pair in combinations(sorted(by_version), 2)]
+    if not any(shared):
+        return Comparison(arms=arms, reason="too-few-arms: no two versions answered on one day of those judged")
+    found = max(filter(None, shared), key=lambda both: (both.last, min(both.first[0].units, both.second[0].units)))
+    pair = (found.first[0], found.second[0])
     if min(arm.units for arm in pair) < MIN_UNITS:
         few = f"too-few-users: {pair[0].units} and {pair[1].units}, {MIN_UNITS} each are needed"
         return Comparison(arms=arms, reason=few)
-    error = math.hypot(*(found[arm.version][1] for arm in pair))
+    error = math.hypot(found.first[1], found.second[1])
     gain = pair[1].right.estimate - pair[0].right.estimate
     p_value = 2 * (1 - NormalDist().cdf(abs(gain) / error)) if error else float(gain == 0)
     interval = Interval(estimate=gain, low=gain - 1.96 * error, high=gain + 1.96 * error)
@@ -64,6 +69,22 @@ def compare(rows: Iterable[ArmRow]) -> Comparison:
         differs=differs,
         reason=f"{'differs' if differs else 'no-clear-difference'}: {told}, p = {p_value:.2g}",
     )
+
+
+class _Shared(NamedTuple):
+    """Two arms with their errors, over the days both answered on, and the last of these."""
+
+    first: tuple[ArmTold, float]
+    second: tuple[ArmTold, float]
+    last: str
+
+
+def _shared(rows: dict[int, list[ArmRow]], first: int, second: int) -> _Shared | None:
+    days = {row.day for row in rows[first]} & {row.day for row in rows[second]}
+    if not days:
+        return None
+    one, other = (_arm(version, [row for row in rows[version] if row.day in days]) for version in (first, second))
+    return _Shared(one, other, max(days))
 
 
 def _arm(version: int, rows: Sequence[ArmRow]) -> tuple[ArmTold, float]:

@@ -1,7 +1,7 @@
 """What the server answered and what came back of it: one SQLite file, $AUTOGLM_HOME/serving/requests.db.
 
-Rules. An id names one text for ever. A prediction may be answered anew until its label is known; then it stays, or a model trained
-on the label would be measured on it. A source has one say per prediction: the same again is a repeat, another replaces it unless it
+Rules. An id names one text for ever. A prediction may be answered anew until somebody has said something of it; then it stays: a model
+trained on a label would be measured on it, and what a user did with one answer would be read as said of another. A source has one say per prediction: the same again is a repeat, another replaces it unless it
 was said earlier. The true label is what most sources say; a tie is disputed and is no label. Where nobody gave a label, what users did
 implies one, with a weight. Feedback from the future, or on an answer older than `keep_days`, is refused. E-mail addresses and phone
 numbers are not kept.
@@ -50,7 +50,11 @@ _REMEMBER = """
 INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET name = excluded.name, version = excluded.version, digest = excluded.digest,
   label = excluded.label, score = excluded.score, at = excluded.at, event_time = excluded.event_time, day = excluded.day
-WHERE NOT EXISTS (SELECT 1 FROM feedback WHERE feedback.id = excluded.id AND kind = 'label')
+WHERE NOT EXISTS (SELECT 1 FROM feedback WHERE feedback.id = excluded.id)
+"""
+_UNIT = """
+INSERT INTO units VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET unit = excluded.unit
+WHERE NOT EXISTS (SELECT 1 FROM feedback WHERE feedback.id = excluded.id)
 """
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,4}")
 _PHONE = re.compile(r"(?<!\d)(?:\+\d{1,3}[- ]?\d{2,4}(?:[- ]?\d{3,4}){2}|1[3-9]\d[- ]?\d{4}[- ]?\d{4})(?!\d)")
@@ -74,7 +78,7 @@ class Intake:
 
         def write(connection: sqlite3.Connection) -> None:
             _insert(connection, rows)
-            connection.executemany("INSERT OR REPLACE INTO units VALUES (?, ?)", units)
+            connection.executemany(_UNIT, units)
             self._served.drain(connection)
 
         return self._writer.submit(write)
@@ -151,7 +155,10 @@ class Intake:
         rows = self.labelled(since_day, until_day, without=self.distrusted(since_day, until_day))
         with reading(self.path) as connection:
             units = dict(connection.execute("SELECT id, unit FROM units").fetchall())
-        return [ArmRow(version=row.version, unit=units.get(row.id, row.id), right=row.label == row.predicted) for row in rows]
+        return [
+            ArmRow(version=row.version, unit=units.get(row.id, row.id), right=row.label == row.predicted, day=row.day)
+            for row in rows
+        ]
 
     def liked(self, since_day: str = FIRST_DAY, until_day: str = LAST_DAY) -> dict[int, tuple[int, int]]:
         """version -> (good ratings, all ratings)."""
@@ -236,19 +243,27 @@ class Intake:
         with reading(self.path) as connection:
             found = connection.execute(query, (since_day, until_day)).fetchall()
         for (key, text, predicted, score, day, version), votes in groupby(found, key=itemgetter(0, 1, 2, 3, 4, 5)):
-            label, source = settle([(vote[6], vote[7]) for vote in votes if (day, vote[6]) not in without]) or ("", "")
+            label, sources = settle([(vote[6], vote[7]) for vote in votes if (day, vote[6]) not in without]) or ("", ())
             yield LabelledRow(
-                id=key, text=text, label=label, predicted=predicted, score=score, day=day, version=version, source=source
+                id=key,
+                text=text,
+                label=label,
+                predicted=predicted,
+                score=score,
+                day=day,
+                version=version,
+                source=next(iter(sources), ""),
+                sources=sources,
             )
 
 
-def settle(votes: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
-    """The label most sources gave, and the first of them by name. `votes` are (source, label); None when two labels lead."""
+def settle(votes: Sequence[tuple[str, str]]) -> tuple[str, tuple[str, ...]] | None:
+    """The label most sources gave, and these sources by name. `votes` are (source, label); None when two labels lead."""
     ranked = Counter(label for _, label in votes).most_common(2)
     if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
         return None
     winner = ranked[0][0]
-    return winner, min(source for source, label in votes if label == winner)
+    return winner, tuple(sorted(source for source, label in votes if label == winner))
 
 
 def redact(text: str) -> str:

@@ -15,8 +15,7 @@ from typing import NamedTuple
 from autoglm_ops.contracts.serving import FeedbackCounts, FeedbackItem
 
 DAY = 86_400.0
-_SILENT = "SELECT COUNT(*) FROM predictions WHERE day < ? AND id NOT IN (SELECT id FROM feedback)"
-_FORGET = "DELETE FROM predictions WHERE day < ? AND id NOT IN (SELECT id FROM feedback)"
+_OLD = "FROM predictions WHERE day < ? AND at < ? AND id NOT IN (SELECT id FROM feedback)"
 
 
 class Limits(NamedTuple):
@@ -87,10 +86,12 @@ def _keep(connection: sqlite3.Connection, item: FeedbackItem, now: float, day: s
 
 
 def prune(connection: sqlite3.Connection, before_day: str, dry: bool) -> int:
-    """Delete what is older than `before_day` and has no feedback; returns how many answers that is."""
-    count = int(connection.execute(_SILENT, (before_day,)).fetchone()[0])
+    """Delete answers given before `before_day` (UTC) to events before it that have no feedback; returns how many these are. An old event
+    that was asked about today may still get its label."""
+    old = (before_day, datetime.fromisoformat(before_day).replace(tzinfo=UTC).timestamp())
+    count = int(connection.execute(f"SELECT COUNT(*) {_OLD}", old).fetchone()[0])
     if not dry:
-        connection.execute(_FORGET, (before_day,))
+        connection.execute(f"DELETE {_OLD}", old)
         connection.execute("DELETE FROM served WHERE day < ?", (before_day,))
         connection.execute("DELETE FROM units WHERE id NOT IN (SELECT id FROM predictions)")
     return count

@@ -57,7 +57,7 @@ def quality_signal(rows: Sequence[LabelledRow], promised: float | None, measure:
         return _silent("quality", threshold, rows, "no-promise: the champion's metric at promotion is not known")
     if len(rows) < max(policy.min_rows, 1):
         return _silent("quality", threshold, rows, f"too-few-rows: {len(rows)} labelled rows, {policy.min_rows} are needed")
-    if (sources := len({row.source for row in rows})) < policy.min_reporters:
+    if (sources := len({name for row in rows for name in row.sources or (row.source,)})) < policy.min_reporters:
         return _silent("quality", threshold, rows, f"too-few-reporters: {sources}, {policy.min_reporters} are needed")
     seen = measure([row.label for row in rows], [row.predicted for row in rows])
     fired = seen.high < threshold

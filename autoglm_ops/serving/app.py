@@ -127,7 +127,9 @@ async def _classify(asked: ClassifyRequest, parts: Parts, arm: Arm, request_id: 
     answer = await arm.batcher.classify(asked.texts)
     results = _results(asked.names(request_id), answer)
     ref = answer.loaded.ref
-    kept = {"model": ref, "at": now, "event_time": happened, "unit": hidden(asked.user) if asked.user else ""}
+    # What was drawn for an arm: the user, or the request, whose texts then belong together; one text is known by its id.
+    unit = hidden(asked.user) if asked.user else request_id if len(results) > 1 else ""
+    kept = {"model": ref, "at": now, "event_time": happened, "unit": unit}
     predictions = [
         Prediction.model_validate({**kept, "id": row["id"], "text": text, "label": row["label"], "score": row["score"]})
         for row, text in zip(results, asked.texts, strict=True)

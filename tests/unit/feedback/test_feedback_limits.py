@@ -21,9 +21,11 @@ DAY = 86_400.0
 MODEL = ModelRef(name="autoglm", version=3, digest="d" * 64)
 
 
-def answer(key: str, label: str = "pos", score: float = 0.75, day: str = "2026-01-05", text: str = "") -> Prediction:
-    said = text or f"text {key}"
-    return Prediction(id=key, model=MODEL, text=said, label=label, score=score, at=NOW, event_time=day)
+def answer(
+    key: str, label: str = "pos", score: float = 0.75, day: str = "2026-01-05", text: str = "", at: float | None = None
+) -> Prediction:
+    said, asked = text or f"text {key}", NOW if at is None else at
+    return Prediction(id=key, model=MODEL, text=said, label=label, score=score, at=asked, event_time=day)
 
 
 def says(key: str, label: str | None = None, source: str = "shop", **more: object) -> FeedbackItem:
@@ -138,11 +140,28 @@ def test_a_file_that_is_no_queue_is_refused(tmp_path: Path, name: str, content: 
 
 
 def test_what_nobody_spoke_of_is_forgotten_and_what_has_feedback_stays(intake: Intake) -> None:
-    intake.record([answer("old", day="2026-01-01"), answer("told", day="2026-01-01"), answer("new", day="2026-01-09")])
+    then = NOW - 40 * DAY
+    intake.record(
+        [answer(key, day=day, at=then) for key, day in (("old", "2025-12-24"), ("told", "2025-12-24"), ("new", "2026-01-09"))]
+    )
     intake.feedback([says("told", "pos")], NOW)
     assert intake.prune("2026-01-05", dry=True) == 1 and len(intake.predictions()) == 3
     assert intake.prune("2026-01-05") == 1
     assert [row.id for row in intake.predictions()] == ["told", "new"]
+
+
+def test_an_old_event_that_was_asked_about_today_can_still_be_spoken_of(intake: Intake) -> None:
+    intake.record([answer("archive", day="2024-05-01")])
+    assert intake.prune("2025-12-24") == 0
+    assert intake.feedback([says("archive", "neg")], NOW + 60).accepted == 1
+
+
+def test_an_answer_somebody_spoke_of_stays_or_the_act_would_be_read_as_said_of_another(intake: Intake) -> None:
+    intake.record([answer("a", "pos"), answer("b", "pos")])
+    intake.feedback([says("a", behaviour="accepted"), says("b", rating=1)], NOW)
+    intake.record([answer("a", "neg"), answer("b", "neg")])
+    assert [(row.id, row.label) for row in intake.implied()] == [("a", "pos")]
+    assert [row.label for row in intake.predictions()] == ["pos", "pos"]
 
 
 def test_requests_are_counted_by_day_and_version_and_survive_a_close(intake: Intake) -> None:

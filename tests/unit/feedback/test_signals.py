@@ -56,6 +56,15 @@ def test_few_rows_an_unknown_promise_and_older_versions_say_nothing() -> None:
     assert quality(rows(400, 0.1, version=3)) == (False, "too-few-rows")
 
 
+def test_reporters_who_agree_are_as_many_as_they_are() -> None:
+    """Of those who say the same of a row it names the first; yet three said it."""
+    three = [row.model_copy(update={"source": "alice", "sources": ("alice", "bob", "carol")}) for row in rows(400, 0.6)]
+    for needed, word in ((3, "quality-fell"), (4, "too-few-reporters")):
+        policy = SignalPolicy(min_rows=200, quality_drop=0.05, min_reporters=needed)
+        signal, _ = derive(three, (), version=4, promised=0.85, measure=measure, policy=policy)
+        assert signal.reason.startswith(word)
+
+
 def test_a_signal_carries_its_evidence() -> None:
     signal, _ = derive(rows(400, 0.6), (), version=4, promised=0.85, measure=measure, policy=POLICY)
     assert signal.window == ("2026-01-01", "2026-01-02")

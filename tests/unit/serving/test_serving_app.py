@@ -303,6 +303,19 @@ def test_a_challenger_answers_its_share_of_the_users_and_each_user_stays(tmp_pat
     assert all("user" not in row.model_dump_json() for row in kept)
 
 
+def test_texts_that_were_asked_together_are_one_unit_of_an_arm(tmp_path: Path) -> None:
+    """They were drawn together: an arm that was luckier with one request would look better for each of its texts."""
+    with serving(tmp_path, Shelf(v1=ByLength())) as (http, parts):
+        names = [
+            row["id"]
+            for texts in (["很好", "很不好", "好"], ["很好"])
+            for row in http.post("/v1/classify", json={"input": texts}).json()["results"]
+        ]
+        items = [{"id": name, "label": "pos"} for name in names]
+        assert http.post("/v1/feedback", json={"items": items}).json()["accepted"] == 4
+        assert len({row.unit for row in parts.memory.arms()}) == 2
+
+
 def test_acts_are_feedback_and_untimely_feedback_is_refused_by_name(tmp_path: Path) -> None:
     with serving(tmp_path, Shelf(v1=ByLength())) as (http, parts):
         key = http.post("/v1/classify", json={"input": "很好"}).json()["results"][0]["id"]
