@@ -28,7 +28,9 @@ class Metrics:
         self._registry = CollectorRegistry()
         registry = self._registry
         self._requests = Counter("autoglm_requests", "Requests answered", ["route", "method", "status"], registry=registry)
-        self._seconds = Histogram("autoglm_request_seconds", "Time to answer", ["route"], buckets=_LATENCY, registry=registry)
+        self._seconds = Histogram(
+            "autoglm_request_seconds", "Time to answer", ["route", "outcome"], buckets=_LATENCY, registry=registry
+        )
         self._batch = Histogram("autoglm_batch_texts", "Texts per batch", buckets=_SIZES, registry=registry)
         self._inference = Histogram("autoglm_inference_seconds", "Model time per batch", buckets=_LATENCY, registry=registry)
         self._waiting = Gauge("autoglm_waiting_texts", "Texts admitted and not yet answered", registry=registry)
@@ -47,7 +49,7 @@ class Metrics:
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         self._requests.labels(route, method, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        self._seconds.labels(route, "ok" if status < 400 else "client" if status < 500 else "failed").observe(seconds)
 
     def batch(self, texts: int, seconds: float) -> None:
         self._batch.observe(texts)
@@ -92,8 +94,8 @@ class Metrics:
 def read_served(text: str, day: str, version: int) -> list[Served]:
     """What a server's metrics in Prometheus' text format say of /v1/classify since it started, as counted on `day` for `version`.
 
-    Raises BadData for what is no such text. The histogram tells durations of all answers; those that failed (5xx) are counted apart,
-    without one, and texts are not told there.
+    Raises BadData for what is no such text. Durations are those of the answers that are no error; requests that failed (5xx) are counted
+    without one, a client's own mistakes (4xx) not at all, and texts are not told there.
     """
     totals: dict[float, float] = {}
     seconds, failed = 0.0, 0.0
@@ -101,10 +103,11 @@ def read_served(text: str, day: str, version: int) -> list[Served]:
         for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
             if sample.labels.get("route") != ROUTE:
                 continue
-            if sample.name == "autoglm_request_seconds_bucket":
+            answered = sample.labels.get("outcome") == "ok"
+            if answered and sample.name == "autoglm_request_seconds_bucket":
                 bound = float(sample.labels["le"])
                 totals[bound] = totals.get(bound, 0.0) + sample.value
-            seconds += sample.value if sample.name == "autoglm_request_seconds_sum" else 0.0
+            seconds += sample.value if answered and sample.name == "autoglm_request_seconds_sum" else 0.0
             bad = sample.name == "autoglm_requests_total" and sample.labels["status"].startswith("5")
             failed += sample.value if bad else 0.0
         return _served(totals, seconds, failed, day, version)
