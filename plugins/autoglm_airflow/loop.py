@@ -14,10 +14,10 @@ from autoglm_ops.contracts.training import TuningReport
 
 
 class DayOperator(CommandOperator):
-    """`autoglm ARGUMENTS --as-of=DAY --json` for the DAG run's day."""
+    """`autoglm ARGUMENTS --as-of=DAY --json` for the day that the DAG run judges."""
 
     def work(self, context: Any, event: dict[str, Any]) -> Any:
-        ended = self.command(*self.arguments, f"--as-of={requests.day_of(context)}", "--json")
+        ended = self.command(*self.arguments, f"--as-of={requests.judged_day(context)}", "--json")
         ended.check()
         return ended.json()
 

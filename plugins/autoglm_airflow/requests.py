@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,16 @@ def day_of(context: Any) -> str:
     run = context["dag_run"]
     moment = context.get("logical_date") or run.run_after
     return str(asked) if asked else moment.date().isoformat()
+
+
+def judged_day(context: Any) -> str:
+    """The day a watching DAG judges. A scheduled run looks back on the hour that has ended: the one at midnight closes the day before,
+    whose last hour nobody else would look at.
+    """
+    run, moment = context["dag_run"], context.get("logical_date")
+    if context["params"].get("as_of") or moment is None or run.run_type != "scheduled":
+        return day_of(context)
+    return str((moment - timedelta(hours=1)).date().isoformat())
 
 
 def known_keys(conf: Mapping[str, Any], params: list[str]) -> None:

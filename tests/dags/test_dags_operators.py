@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -183,6 +184,15 @@ def test_the_day_is_asked_for_or_that_of_the_logical_date_or_that_of_the_start(p
     assert requests.day_of(pulled(params={"as_of": "2026-01-09"})) == "2026-01-09"
     assert requests.day_of(pulled()) == "2026-01-02"
     assert requests.day_of(pulled(logical_date=None)) == "2026-01-03"
+
+
+def test_the_hourly_run_at_midnight_closes_the_day_before(pulled: Any):
+    context = pulled(logical_date=datetime(2026, 1, 3, 0, tzinfo=UTC))
+    assert requests.judged_day(context) == "2026-01-03", "whoever starts it by hand means the day it is"
+    context["dag_run"].run_type = "scheduled"
+    assert requests.judged_day(context) == "2026-01-02"
+    assert requests.judged_day({**context, "logical_date": datetime(2026, 1, 3, 1, tzinfo=UTC)}) == "2026-01-03"
+    assert requests.judged_day({**context, "params": {"as_of": "2026-01-09"}}) == "2026-01-09"
 
 
 def test_set_wins_over_the_form_and_tune_over_both(pulled: Any):
