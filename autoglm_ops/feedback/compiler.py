@@ -13,7 +13,20 @@ from typing import Any
 from autoglm_ops.contracts.feedback import PatchSet, SearchSpacePatch, Signal
 from autoglm_ops.contracts.record import Record, digest_of
 from autoglm_ops.feedback.history import UNDO
-from autoglm_ops.feedback.levers import SPACE, WORDS, Levers, Limits, Refusal, apply, ends, is_whole, moved, next_of, step
+from autoglm_ops.feedback.levers import (
+    SPACE,
+    WORDS,
+    Applied,
+    Levers,
+    Limits,
+    Refusal,
+    apply,
+    ends,
+    is_whole,
+    moved,
+    next_of,
+    step,
+)
 from autoglm_ops.feedback.rules import RULES, Rule
 
 BOUNDS: dict[str, Limits] = {
@@ -77,10 +90,10 @@ def compile_patches(
     answers += [
         Refusal(key=one.name, word="future", reason=f"its window ends on {one.window[1]}, after {today}") for one in ahead
     ]
-    now, taken = apply(space, active, today).levers, set[str]()
+    present, taken = apply(space, active, today), set[str]()
     for rule in rules:
-        if rule.holds(said) and rule.concerns(now):
-            case = _Case(rule, {name: said[name] for name in rule.signals}, space, now, active)
+        if rule.holds(said) and rule.concerns(present.levers):
+            case = _Case(rule, {name: said[name] for name in rule.signals}, space, present, active)
             answer = case.taken() if case.key in taken else case.answer(policy, today)
             answers.append(answer)
             taken |= {case.key} if isinstance(answer, SearchSpacePatch) else set()
@@ -93,15 +106,16 @@ def compile_patches(
 class _Case:
     """One rule whose signals fired, and the lever it would move."""
 
-    def __init__(self, rule: Rule, signals: Mapping[str, Signal], base: Levers, now: Levers, active: PatchSet) -> None:
+    def __init__(self, rule: Rule, signals: Mapping[str, Signal], base: Levers, present: Applied, active: PatchSet) -> None:
         searched = f"{SPACE}{rule.key}"
         self.rule = rule
-        self.key = searched if searched in now else rule.key
+        self.key = searched if searched in present.levers else rule.key
         self.words = WORDS.get(self.key, ())
-        self.base, self.now = base.get(self.key), now.get(self.key)
+        self.base, self.now = base.get(self.key), present.levers.get(self.key)
         self.signals = {name: signal.model_dump(mode="json") for name, signal in sorted(signals.items())}
         self.seen = digest_of(self.signals)
-        self.earlier = [patch for patch in active.patches if patch.key == self.key]
+        self.earlier = [patch for patch in present.standing if patch.key == self.key]
+        self.undone = any(patch.signal == UNDO for patch in active.patches if patch.key == self.key)
 
     def taken(self) -> Refusal:
         return self._refuse("taken", "an earlier rule moves it in this very round")
@@ -123,7 +137,7 @@ class _Case:
             new=moved(self.now, changes),
             signal="+".join(self.signals),
             reason=self.rule.reason,
-            evidence={"signals": self.signals, "seen": self.seen, "moved": directions},
+            evidence={"signals": self.signals, "seen": self.seen, "moved": directions, "base": self.base},
             created=today.isoformat(),
             expires=(today + timedelta(days=policy.expire_days)).isoformat(),
         )
@@ -135,7 +149,7 @@ class _Case:
             return self._refuse("no-bound", "it has no hard bounds, so it is never patched")
         if any(patch.evidence.get("seen") == self.seen for patch in self.earlier):
             return self._refuse("seen", "a patch in force stands on this very evidence")
-        if any(patch.signal == UNDO for patch in self.earlier):
+        if self.undone:  # whatever params.yaml has now: a person said no to the lever
             return self._refuse("undone", "a person undid a patch of it; until that expires it is left alone")
         if self.earlier:
             ready = date.fromisoformat(self.earlier[-1].created) + timedelta(days=policy.cooldown_days)

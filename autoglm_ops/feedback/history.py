@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from autoglm_ops.contracts.feedback import PatchSet, SearchSpacePatch
 from autoglm_ops.contracts.record import locked
 from autoglm_ops.errors import Tampered, TryAgain, UsageError
+from autoglm_ops.feedback.levers import chain_of
 
 log = logging.getLogger(__name__)
 
@@ -90,16 +91,16 @@ class History:
 def in_force(patches: Sequence[SearchSpacePatch], today: date) -> PatchSet:
     """Of `patches`, oldest first, those in force on `today`.
 
-    Patches of one key build on one another, so they live and die together: with the newest of them.
+    Patches of one chain build on one another, so they live and die together: with the newest of them.
     """
-    alive: dict[str, list[SearchSpacePatch]] = {}
+    alive: dict[tuple[str, str], list[SearchSpacePatch]] = {}
     for patch in patches:
-        chain = alive.setdefault(patch.key, [])
+        chain = alive.setdefault(chain_of(patch), [])
         if chain and date.fromisoformat(chain[-1].expires) < date.fromisoformat(patch.created):
             chain.clear()  # the key had gone back to params.yaml before this patch was made
         chain.append(patch)
-    keys = {key for key, chain in alive.items() if date.fromisoformat(chain[-1].expires) >= today}
-    kept = {patch.fingerprint() for key in keys for patch in alive[key]}
+    lasting = [chain for chain in alive.values() if date.fromisoformat(chain[-1].expires) >= today]
+    kept = {patch.fingerprint() for chain in lasting for patch in chain}
     return PatchSet(patches=tuple(patch for patch in patches if patch.fingerprint() in kept))
 
 
@@ -127,4 +128,5 @@ def _reverse(patch: SearchSpacePatch, today: date) -> SearchSpacePatch:
         "reason": f"undone: {patch.reason}",
         "created": today.isoformat(),
     }
-    return patch.model_copy(update=changes | {"evidence": {"undoes": patch.fingerprint()}})
+    kept = {"base": patch.evidence["base"]} if "base" in patch.evidence else {}  # which chain it belongs to
+    return patch.model_copy(update=changes | {"evidence": {"undoes": patch.fingerprint(), **kept}})

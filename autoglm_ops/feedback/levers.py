@@ -13,7 +13,7 @@ from datetime import date
 from typing import Any
 
 from autoglm_ops.contracts.feedback import PatchSet, SearchSpacePatch
-from autoglm_ops.contracts.record import Record
+from autoglm_ops.contracts.record import Record, digest_of
 from autoglm_ops.errors import UsageError
 
 SPACE = "tune.space."
@@ -30,9 +30,10 @@ class Refusal(Record):
 
 
 class Applied(Record):
-    """Levers with patches applied, and the patches that did not fit."""
+    """Levers with patches applied, oldest first in `standing`, and the patches that did not fit."""
 
     levers: dict[str, Any]
+    standing: tuple[SearchSpacePatch, ...] = ()
     skipped: tuple[Refusal, ...] = ()
 
 
@@ -61,22 +62,35 @@ def levers(settings: Mapping[str, Any], own: Mapping[str, Any] | None = None) ->
 def apply(space: Levers, patches: PatchSet, today: date | None = None) -> Applied:
     """`space` with `patches` replayed, oldest first. Without `today` the set counts as in force.
 
-    The patches of a key end with the newest of them ("expired"). One that was made for another value than the key has now is
-    skipped, with those built on it ("stale"): the user changed params.yaml since, and the user wins.
+    The patches of a chain end with the newest of them ("expired"). One that was made for another value than the key has now, or has in
+    params.yaml, is skipped ("stale"): the user changed params.yaml since, and the user wins. Those made after that change stand.
     """
-    current, skipped = dict(space), []
-    newest = {patch.key: patch for patch in patches.patches}
-    stale: set[str] = set()
+    current, standing, skipped = dict(space), list[SearchSpacePatch](), list[Refusal]()
+    newest = {chain_of(patch): patch for patch in patches.patches}
     for patch in patches.patches:
-        if today is not None and date.fromisoformat(newest[patch.key].expires) < today:
-            skipped.append(Refusal(key=patch.key, word="expired", reason=f"ended {newest[patch.key].expires}"))
-        elif patch.key in stale or not same(current.get(patch.key), patch.old):
-            stale.add(patch.key)
-            reason = f"made for {patch.old}, but {patch.key} is {current.get(patch.key)}"
-            skipped.append(Refusal(key=patch.key, word="stale", reason=reason))
+        last, why = newest[chain_of(patch)], _stale(patch, space, current)
+        if today is not None and date.fromisoformat(last.expires) < today:
+            skipped.append(Refusal(key=patch.key, word="expired", reason=f"ended {last.expires}"))
+        elif why:
+            skipped.append(Refusal(key=patch.key, word="stale", reason=why))
         else:
             current[patch.key] = patch.new
-    return Applied(levers=current, skipped=tuple(skipped))
+            standing.append(patch)
+    return Applied(levers=current, standing=tuple(standing), skipped=tuple(skipped))
+
+
+def chain_of(patch: SearchSpacePatch) -> tuple[str, str]:
+    """The key, and which of its values in params.yaml the patch was made for: patches that agree in both build on one another."""
+    return patch.key, digest_of(patch.evidence.get("base"))
+
+
+def _stale(patch: SearchSpacePatch, space: Levers, current: Levers) -> str:
+    """Why a patch does not fit, "" when it does. The base is asked too: a user may write into params.yaml what a patch had made of it."""
+    base = space.get(patch.key)
+    if not same(base, patch.evidence.get("base", base)):
+        return f"made for {patch.evidence['base']}, but {patch.key} is {base}"
+    now = current.get(patch.key)
+    return "" if same(now, patch.old) else f"made for {patch.old}, but {patch.key} is {now}"
 
 
 def undo(space: Levers, patch: SearchSpacePatch) -> dict[str, Any]:

@@ -129,8 +129,9 @@ def apply_fixed(tree: dict[str, dict[str, object]], sources: dict[str, str], pat
     elsewhere = (levers.SPACE, *(f"{section}." for section in PLACEMENT))
     fixed = PatchSet(patches=tuple(item for item in patches.patches if not item.key.startswith(elsewhere)))
     before = _levers(tree, origin)
-    after = levers.apply(before, fixed).levers
-    for item in fixed.patches:
+    applied = levers.apply(before, fixed)
+    after = applied.levers
+    for item in applied.standing:
         section, _, leaf = item.key.partition(".")
         if not sources.get(item.key, "").startswith("--set") and not levers.same(before.get(item.key), after.get(item.key)):
             tree[section][leaf] = after[item.key]

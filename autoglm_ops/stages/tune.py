@@ -81,7 +81,7 @@ def _patched(settings: Settings, patches: PatchSet) -> tuple[dict[str, Any], tup
     space = settings.tune.space
     applied = apply({f"{SPACE}{key}": value for key, value in space.items()}, patches)
     stale = {refusal.key: refusal.reason for refusal in applied.skipped if refusal.key.startswith(SPACE)}
-    raw, reasons = patched(space, [patch for patch in patches.patches if patch.key not in stale])
+    raw, reasons = patched(space, applied.standing)
     return raw, (*(f"stale patch of {key} left out: {reason}" for key, reason in stale.items()), *reasons)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from autoglm_ops.contracts.arrays import TokenMeta
-from autoglm_ops.contracts.feedback import PatchSet
+from autoglm_ops.contracts.feedback import PatchSet, SearchSpacePatch
 from autoglm_ops.contracts.training import HardwareSpec
 from autoglm_ops.errors import Refused, UsageError
 from autoglm_ops.planning import make_plan
@@ -65,3 +65,16 @@ def test_a_larger_model_costs_more_in_both_ways(tmp_path: Path) -> None:
     made = context(tmp_path, {})
     small, large = (sizes.costs(made, {"model.hidden_size": size, "train.learning_rate": 1e-3}) for size in (64, 128))
     assert small["size"] < large["size"] and 2 < large["latency"] / small["latency"] < 4
+
+
+def test_a_patch_made_after_params_yaml_changed_counts_beside_one_made_before(tmp_path: Path) -> None:
+    rate, made = "train.learning_rate", context(tmp_path, {"train.learning_rate": {"loguniform": [1e-3, 8e-3]}})
+    fields = {"key": f"tune.space.{rate}", "signal": "drift", "reason": "r", "created": "2026-01-05", "expires": "2026-01-12"}
+    patches = [
+        SearchSpacePatch.model_validate({**fields, "old": {"loguniform": old}, "new": {"loguniform": new}, "evidence": {}})
+        for old, new in (([5e-4, 0.01], [5e-4, 0.0125]), ([1e-3, 8e-3], [1e-3, 0.01]))
+    ]
+    PatchSet(patches=tuple(patches)).write(tmp_path / "inputs" / "patches.json")
+    space, reasons, _ = tune.searched(made)
+    assert space.as_settings() == {rate: {"loguniform": [1e-3, 0.01]}}
+    assert [reason.split()[0] for reason in reasons] == ["stale", "patch"]
