@@ -16,12 +16,30 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 Entry = dict[str, Any]
 """One value of `tune.space`."""
 When = Mapping[str, Sequence[Any]] | None
 """Another key of the space, and its values with which this one counts."""
+KINDS = ("adaptive", "loguniform", "uniform", "int", "choice")
+
+
+class Parts(NamedTuple):
+    """What an entry says beside its condition. values: [low, high], or the options of a choice. step: how far apart whole numbers lie."""
+
+    kind: str
+    values: Sequence[Any]
+    step: int
+
+
+def parts_of(entry: Any) -> Parts:
+    """The parts of an entry, in whatever order its keys stand; kind "" for what is none. What is wrong in them `parse_space` says: a step
+    that is no whole number from 1 on counts as 1 here, and bounds that are no list as none."""
+    kind = next((word for word in KINDS if word in entry), "") if isinstance(entry, Mapping) else ""
+    values, step = (entry[kind], entry.get("step", 1)) if kind else ((), 1)
+    stepped = kind in ("int", "adaptive") and type(step) is int and step >= 1
+    return Parts(kind, values if isinstance(values, list | tuple) else (), step if stepped else 1)
 
 
 def adaptive(low: int, high: int, *, when: When = None) -> Entry:

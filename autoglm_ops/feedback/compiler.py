@@ -22,9 +22,11 @@ from autoglm_ops.feedback.levers import (
     Refusal,
     apply,
     ends,
+    grid_of,
     is_whole,
     moved,
     next_of,
+    on_grid,
     step,
 )
 from autoglm_ops.feedback.rules import RULES, Rule
@@ -182,16 +184,20 @@ class _Case:
 
     def _moved_end(self, value: float, origin: float, policy: FeedbackPolicy) -> float:
         low, high = policy.bounds[self.rule.key]
-        start = self.rule.start
+        start, notches = self.rule.start, policy.notches.get(self.rule.key)
+        grid = grid_of(self.now, policy.grains.get(self.rule.key, int(is_whole(self.now))))
+        if grid is None:
+            return value
         if value == 0 and start is not None:
-            return min(max(start, low), high)
+            begin = min(max(start, low), high)
+            return on_grid(begin, grid, upwards=True) if isinstance(self.now, Mapping) else begin
         centre = origin or start or 0.0
         around = sorted((centre / policy.max_total, centre * policy.max_total))
         limits = (max(low, around[0]), min(high, around[1]))
-        if self.rule.key in policy.notches:
-            return next_of(policy.notches[self.rule.key], value, self.rule.target(value), limits)
-        grain = policy.grains.get(self.rule.key, int(is_whole(self.now)))
-        return step(value, self.rule.target(value), limits, policy.max_step, grain)
+        if notches is not None:
+            there = [notch for notch in notches if on_grid(notch, grid, upwards=True) == notch]
+            return next_of(there, value, self.rule.target(value), limits)
+        return step(value, self.rule.target(value), limits, policy.max_step, grid)
 
     def _refuse(self, word: str, reason: str) -> Refusal:
         return Refusal(key=self.key, word=word, reason=reason)

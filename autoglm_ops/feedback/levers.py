@@ -14,11 +14,14 @@ from typing import Any
 
 from autoglm_ops.contracts.feedback import PatchSet, SearchSpacePatch
 from autoglm_ops.contracts.record import Record, digest_of
+from autoglm_ops.contracts.space import parts_of
 from autoglm_ops.errors import UsageError
 
 SPACE = "tune.space."
 Levers = Mapping[str, Any]
 Limits = tuple[float, float]
+Grid = tuple[int, int]
+"""The numbers a lever may take: one of them, and how far apart they lie; 0 apart is any number."""
 
 
 class Refusal(Record):
@@ -114,7 +117,7 @@ def ends(value: Any) -> dict[str, float]:
     """
     if _is_number(value):
         return {"value": value}
-    numbers: list[Any] = next(iter(value.values()), []) if isinstance(value, Mapping) else []
+    numbers = parts_of(value).values
     if not numbers or not all(map(_is_number, numbers)):
         return {}
     return {"low": min(numbers), "high": max(numbers)}
@@ -124,24 +127,45 @@ def moved(value: Any, changes: Mapping[str, float]) -> Any:
     """`value` with its ends moved. A choice keeps its options and gains the new ends: what was allowed stays comparable."""
     if "value" in changes:
         return changes["value"]
-    kind, numbers = next(iter(value.items()))
+    kind, numbers, _ = parts_of(value)
     if kind == "choice":
         return {**value, kind: sorted({*numbers, *changes.values()})}
-    return {**value, kind: [changes.get("low", numbers[0]), changes.get("high", numbers[1])]}
+    return {**value, kind: list({**ends(value), **changes}.values())}
 
 
-def step(value: float, target: float, limits: Limits, max_step: float, grain: int) -> float:
+def grid_of(value: Any, grain: int) -> Grid | None:
+    """Where the ends of a lever may lie: at multiples of `grain` (0: anywhere) that its own step leads to from its low end.
+
+    None when there is no such number (even numbers from 1 on, say).
+    """
+    apart = parts_of(value).step
+    if apart == 1 or not ends(value):
+        return 0, grain
+    low, common = int(ends(value)["low"]), math.gcd(apart, grain)
+    if low % common:
+        return None
+    times = low // common * pow(grain // common, -1, apart // common) % (apart // common)
+    return grain * times, math.lcm(apart, grain)
+
+
+def on_grid(near: float, grid: Grid, *, upwards: bool) -> float:
+    """`near`, or the last number of the grid on the way up, or down, to it."""
+    first, apart = grid
+    if not apart:
+        return near
+    return first + apart * (math.floor((near - first) / apart) if upwards else math.ceil((near - first) / apart))
+
+
+def step(value: float, target: float, limits: Limits, max_step: float, grid: Grid) -> float:
     """`target`, or as near to it as the relative step and the limits allow; `value` itself when there is no room.
 
-    A value that is outside the limits already stays where the user put it. grain: only its multiples are taken; 0 takes any number.
+    A value that is outside the limits already stays where the user put it.
     """
     low, high = limits
     if not low <= value <= high:
         return value
     reach = max_step * abs(value)
-    near = min(max(target, value - reach, low), value + reach, high)
-    if grain:
-        near = grain * (math.floor(near / grain) if near > value else math.ceil(near / grain))
+    near = on_grid(min(max(target, value - reach, low), value + reach, high), grid, upwards=target > value)
     return near if (near > value) == (target > value) else value
 
 
@@ -155,7 +179,7 @@ def next_of(notches: Sequence[float], value: float, target: float, limits: Limit
 def is_whole(value: Any) -> bool:
     """Whether a lever takes integers only."""
     if isinstance(value, Mapping):
-        kind, numbers = next(iter(value.items()))
+        kind, numbers, _ = parts_of(value)
         return kind in ("int", "adaptive") or (kind == "choice" and all(isinstance(number, int) for number in numbers))
     return isinstance(value, int)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from autoglm_ops.contracts.space import parts_of
 from autoglm_ops.errors import Refused, UsageError
 from autoglm_ops.tuning.space import PREFIX
 
@@ -72,18 +73,18 @@ def _why(key: str, beyond: int, high: int, smallest: Mapping[str, int], fits: Fi
 
 
 def _smallest(entry: Any) -> Any:
-    values = next((entry[kind] for kind in ("adaptive", "int", "choice") if isinstance(entry, Mapping) and kind in entry), None)
-    return min(values) if isinstance(values, list | tuple) and values and all(type(v) is int for v in values) else None
+    values = parts_of(entry).values
+    return min(values) if values and all(type(v) is int for v in values) else None
 
 
 def _quantum(raw: Mapping[str, Any], present: Mapping[str, Any]) -> int:
     """What a hidden size must be a multiple of: 4 × each number of heads that may go with it (rotary embeddings turn pairs in half a head)."""
-    entry = raw.get("model.heads")
-    if isinstance(entry, Mapping) and "choice" in entry:
-        heads = list(entry["choice"])
-    elif isinstance(entry, Mapping):
-        low, high = next(iter(entry.values()))
-        heads = list(range(int(low), int(high) + 1, int(entry.get("step", 1))))
+    kind, values, step = parts_of(raw.get("model.heads"))
+    if kind == "choice":
+        heads = list(values)
+    elif kind:
+        low, high = values
+        heads = list(range(int(low), int(high) + 1, step))
     else:
         heads = [present["model.heads"]]
     return 4 * math.lcm(*(int(head) for head in heads))

@@ -123,3 +123,9 @@ def test_text_is_read_and_never_run(text: str) -> None:
 def test_a_step_must_lead_from_end_to_end(step: Any) -> None:
     with pytest.raises(UsageError, match="step ="):
         parse_space({"model.layers": {"int": [1, 3], "step": step}})
+
+
+@pytest.mark.parametrize("entry", [{"int": [2, 4], "step": 2}, {"step": 2, "int": [2, 4]}, {"when": {"model.layers": [1]}, "choice": [2, 4]}, {"when": {"model.layers": [1]}, "step": 2, "int": [2, 4]}])  # fmt: skip
+def test_heads_are_read_in_whatever_order_their_keys_stand(entry: dict[str, Any]) -> None:
+    raw, _ = adapted({"model.hidden_size": {"adaptive": [32, 256]}, "model.heads": entry}, PRESENT, below(10**9))
+    assert raw["model.hidden_size"] == {"int": [32, 256], "step": 16}
