@@ -23,6 +23,8 @@ FIRST = {
     Verdict.REJECT: "▼ Reject: no champion yet, and this is none",
     Verdict.INSUFFICIENT: "● Insufficient evidence: there is no champion yet",
 }
+ON_DRIFT = "▲ Promote: the texts drifted, and the candidate is not worse"
+"""Of a promotion by non-inferiority, whose candidate may even be a little below the champion."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,9 @@ def page(material: Material) -> dict[str, Any]:
 
 def _head(material: Material) -> dict[str, Any]:
     verdict, dataset = material.verdict, material.dataset
-    headlines = HEADLINES if material.champion.model else FIRST
     return {
         "verdict": verdict.verdict.value,
-        "headline": headlines[verdict.verdict],
+        "headline": _headline(verdict, material.champion),
         "reasons": [_reason(reason) for reason in verdict.reasons],
         "policy": verdict.policy,
         "first_day": dataset.first_day,
@@ -67,6 +68,13 @@ def _head(material: Material) -> dict[str, Any]:
         "version": dataset.digest[:12],
         "digest": dataset.digest,
     }
+
+
+def _headline(verdict: GateVerdict, champion: Champion) -> str:
+    """By the gate's code, not by its rule: under drift a candidate may be better all the same."""
+    if verdict.verdict is Verdict.PROMOTE and any(_reason(reason)["code"] == "not-worse" for reason in verdict.reasons):
+        return ON_DRIFT
+    return (HEADLINES if champion.model else FIRST)[verdict.verdict]
 
 
 def _reason(reason: str) -> dict[str, str]:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from autoglm_ops.contracts.data import DatasetVersion, Expectation, ValidationReport
-from autoglm_ops.contracts.feedback import DriftReport, PatchSet, SearchSpacePatch
+from autoglm_ops.contracts.feedback import DriftReport, PatchSet, SearchSpacePatch, Signal
 from autoglm_ops.contracts.release import Champion, GateVerdict, Interval, ModelRef, Verdict
 from autoglm_ops.contracts.training import ParallelPlan, TrainingRecord, Trial, TuningReport
 from autoglm_ops.errors import UsageError
 from autoglm_ops.evaluation.assess import Answers, Method, Sizes, assess
+from autoglm_ops.evaluation.gate import GatePolicy, decide
 from autoglm_ops.evaluation.page import Material, arrow, text
 from autoglm_ops.evaluation.report import MARKER, insert_run_facts, render_html, render_markdown
 
@@ -122,6 +123,20 @@ def test_hostile_text_stays_text_in_both_formats() -> None:
 def test_the_banner_is_that_of_the_verdict(verdict: Verdict, words: str) -> None:
     assert words in render_html(material(verdict=verdict), {})
     assert render_markdown(material(verdict=verdict)).startswith(f"# AutoGLM Ops: {words}")
+
+
+def test_a_promotion_on_drift_does_not_claim_that_the_candidate_is_better() -> None:
+    given, policy = material(), GatePolicy(minimum=0.5, alpha=0.05, min_rows=50, slice_drop=0.5, max_model_mb=10, margin=0.1)
+    fields = {"name": "drift", "fired": True, "value": 0.3, "threshold": 0.1, "low": 0.3, "high": 0.3, "rows": 400}
+    drift = Signal.model_validate({**fields, "window": ("2026-01-03", "2026-01-03"), "reason": "drifted: much"})
+    for gain, p_value, words in (
+        (Interval(estimate=-0.01, low=-0.02, high=0.01), 0.4, "▲ Promote: the texts drifted, and the candidate is not worse"),
+        (Interval(estimate=0.2, low=0.1, high=0.3), 0.001, "▲ Promote: the candidate is better"),
+    ):
+        evaluation = given.evaluation.model_copy(update={"against_champion": gain, "p_value_champion": p_value, "slices": ()})
+        verdict = decide(evaluation, given.champion, policy, drift)
+        judged = replace(given, evaluation=evaluation, verdict=verdict)
+        assert words in render_html(judged, {}) and render_markdown(judged).startswith(f"# AutoGLM Ops: {words}")
 
 
 def test_run_facts_take_the_markers_place_once() -> None:
