@@ -141,12 +141,15 @@ def standing(ident: str, home: Path) -> Standing:
     """How job `ident` is doing: its own record, else the store's, else what the cluster says."""
     record, folder = find(ident, home), home / "jobs" / ident
     settings = Settings.model_validate(record.settings)
-    ended = _ended(record, folder, settings, home)
-    if ended is not None:
-        output = folder / "output"
-        said = ended.model_dump(include={"state", "exit", "reason", "seconds"})
-        return _standing(record, output=str(output) if output.is_dir() else None, **said)
-    return _standing(record, state=_going(record, folder, settings, home))
+    ended, state = _ended(record, folder, settings, home), ""
+    if ended is None and (state := _going(record, folder, settings, home)) == "lost":
+        # A keeper that lived at the first look may have written the end and gone while the cluster was asked.
+        ended = _ended(record, folder, settings, home)
+    if ended is None:
+        return _standing(record, state=state)
+    output = folder / "output"
+    said = ended.model_dump(include={"state", "exit", "reason", "seconds"})
+    return _standing(record, output=str(output) if output.is_dir() else None, **said)
 
 
 def glance(record: Submitted, home: Path) -> Standing:
@@ -313,7 +316,7 @@ def _going(record: Submitted, folder: Path, settings: Settings, home: Path) -> s
     launcher, _ = launchers.open_launcher(settings)
     seen = launcher.look(record.job)
     if seen in ("pending", "running"):
-        if not _is_kept(folder):
+        if not _is_kept(folder) and not (folder / "status.json").exists():  # else it wrote the end while the cluster was asked
             Path(record.log).unlink(missing_ok=True)
             _start_keeper(record, folder, home)
         return seen

@@ -73,6 +73,26 @@ def test_a_keeper_that_finds_the_cluster_away_does_not_say_that_the_job_failed(c
     assert cluster.sees == "absent"
 
 
+@pytest.mark.parametrize("seen", ["absent", "running"])
+def test_a_job_that_ends_while_the_cluster_is_asked_is_neither_lost_nor_followed_again(
+    seen: Seen, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its keeper lived at the first look and had written the end by the second: `--wait` had said "lost" of a job that succeeded."""
+    job = submitting.submit(submitting.Request(command=("true",)), Settings(), tmp_path)
+    Path(job.log).write_text("what it said", encoding="utf-8")
+    kept = [True]
+
+    def look(job_: JobSpec) -> Seen:
+        JobStatus(state="succeeded", exit=0, seconds=1).write(tmp_path / "jobs" / job.id / "status.json")
+        kept[0] = False
+        return seen
+
+    monkeypatch.setattr(submitting, "_is_kept", lambda folder: kept[0])
+    monkeypatch.setattr(cluster, "look", look)
+    assert submitting.standing(job.id, tmp_path).state == ("running" if seen == "running" else "succeeded")
+    assert submitting.standing(job.id, tmp_path).state == "succeeded" and Path(job.log).exists()
+
+
 def test_one_job_whose_cluster_is_away_does_not_hide_the_others(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
