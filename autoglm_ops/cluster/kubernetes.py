@@ -263,7 +263,8 @@ class KubernetesLauncher:
             except urllib3.exceptions.HTTPError as error:
                 said = type(error).__name__
             if time.monotonic() + delay > end:
-                raise TryAgain(f"the Kubernetes API server does not answer ({said}) after {BUDGET_SECONDS:g} s; try again")
+                fault = "knows us not: log in again" if said.startswith("401") else "does not answer"
+                raise TryAgain(f"the Kubernetes API server {fault} ({said}) after {BUDGET_SECONDS:g} s; try again")
             time.sleep(delay)
             delay = min(2 * delay, 5.0)
 
@@ -278,8 +279,8 @@ class _Answered(Refused):
     @property
     def passes(self) -> bool:
         """Whether the same request may be taken later. A Conflict is one: of pods that are created at once, all but one meet a quota
-        that was just counted up (AlreadyExists has the same code)."""
-        return self.code in (0, 429) or 500 <= self.code < 600 or (self.code, self.reason) == (409, "Conflict")
+        that was just counted up (AlreadyExists has the same code). A 401 is another: a token ran out and is taken anew, the job goes on."""
+        return self.code in (0, 401, 429) or 500 <= self.code < 600 or (self.code, self.reason) == (409, "Conflict")
 
     @classmethod
     def of(cls, error: ApiException) -> _Answered:

@@ -22,7 +22,7 @@ from typing import Any
 from autoglm_ops.cluster import exchange, services
 from autoglm_ops.cluster.dispatch import believed, check_waits, place
 from autoglm_ops.cluster.services import Service
-from autoglm_ops.contracts.cluster import LOOKS_SECRET, JobSpec, JobStatus, Queue, Store, Work
+from autoglm_ops.contracts.cluster import LOOKS_SECRET, JobSpec, JobStatus, Launcher, Queue, Store, Work
 from autoglm_ops.contracts.record import Record
 from autoglm_ops.errors import AutoGLMError, Refused, TryAgain, UsageError
 from autoglm_ops.settings import Settings
@@ -116,8 +116,8 @@ def submit(request: Request, settings: Settings, home: Path) -> Submitted:
 def keep(ident: str, home: Path) -> JobStatus:
     """The keeper's work: run the job, or follow it on its cluster; then write how it ended, and lay down what came back.
 
-    What an ended job leaves on its cluster (a pod) is removed: its log and its output are here. Raises TryAgain, and writes nothing, when
-    the store or the cluster is away: the job is not, and whoever asks for it next gives it a new keeper.
+    What an ended job leaves on its cluster (a pod) is removed: its log and its output are here. Raises, and writes nothing, when the store
+    or the cluster is away (TryAgain), or refuses an answer about a job that may go on: whoever asks for it next gives it a new keeper.
     """
     record, folder = find(ident, home), home / "jobs" / ident
     settings = Settings.model_validate(record.settings)
@@ -132,6 +132,8 @@ def keep(ident: str, home: Path) -> JobStatus:
     except TryAgain:
         raise
     except AutoGLMError as error:
+        if _may_go_on(launcher, record.job):
+            raise
         status = JobStatus(state="failed", exit=error.exit_code, seconds=time.time() - record.created, reason=str(error))
     status.write(folder / "status.json")
     return status
@@ -321,6 +323,14 @@ def _going(record: Submitted, folder: Path, settings: Settings, home: Path) -> s
             _start_keeper(record, folder, home)
         return seen
     return "running" if _is_kept(folder) else "lost"
+
+
+def _may_go_on(launcher: Launcher, job: JobSpec) -> bool:
+    """Whether the job is there, or nobody can say: a token that ran out, or a role that was changed, ended no job."""
+    try:
+        return launcher.look(job) in ("pending", "running")
+    except AutoGLMError:
+        return True
 
 
 def _is_kept(folder: Path) -> bool:

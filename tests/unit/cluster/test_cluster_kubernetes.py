@@ -87,6 +87,21 @@ def test_a_server_that_says_nothing_is_away(
     assert time.monotonic() - began < 5
 
 
+def test_a_token_that_ran_out_is_asked_with_again_and_is_no_refusal(
+    launcher: Callable[[str], KubernetesLauncher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever followed a job had taken it for one that failed."""
+    monkeypatch.setattr(kubernetes, "BUDGET_SECONDS", 0.5)
+    says = [failure(401, "Unauthorized"), (200, {"metadata": {"name": "x"}, "status": {"phase": "Running"}})]
+    with api(lambda method, path: says.pop(0) if len(says) > 1 else says[0]) as address:
+        assert launcher(address).look(JOB) == "running"
+    with (
+        api(lambda method, path: failure(401, "Unauthorized")) as address,
+        pytest.raises(TryAgain, match=r"knows us not: log in again \(401 Unauthorized\)"),
+    ):
+        launcher(address).look(JOB)
+
+
 def test_a_conflict_over_a_quotas_count_is_asked_again(launcher: Callable[[str], KubernetesLauncher]) -> None:
     """Pods that are created at once write the same ResourceQuota, and all but one are answered 409 Conflict (kubernetes #67761)."""
     created = 0

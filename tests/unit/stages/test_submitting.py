@@ -10,7 +10,7 @@ import pytest
 
 from autoglm_ops.cluster import exchange
 from autoglm_ops.contracts.cluster import JobSpec, JobStatus, Seen, WorkResult
-from autoglm_ops.errors import TryAgain, UsageError
+from autoglm_ops.errors import Refused, TryAgain, UsageError
 from autoglm_ops.settings import Settings
 from autoglm_ops.stages import launchers, submitting
 from autoglm_ops.store import open_store
@@ -22,7 +22,7 @@ class Cluster:
     waits = False
 
     def __init__(self) -> None:
-        self.away, self.sees = False, "absent"
+        self.away, self.refuses, self.sees = False, False, "absent"
         self.sent: list[JobSpec] = []
 
     def run(self, job: JobSpec) -> JobStatus:
@@ -41,6 +41,8 @@ class Cluster:
     def follow(self, job: JobSpec) -> JobStatus:
         if self.away:
             raise TryAgain("the API server does not answer after 120 s; try again")
+        if self.refuses:
+            raise Refused("the Kubernetes API server refuses: 403 Forbidden: pods is forbidden")
         return JobStatus(state="succeeded", exit=0, seconds=1)
 
     def cancel(self, job: JobSpec) -> bool:
@@ -71,6 +73,26 @@ def test_a_keeper_that_finds_the_cluster_away_does_not_say_that_the_job_failed(c
     exchange.publish(store, WorkResult(key=job.job.key or "", attempt=1, state="succeeded", exit=0, seconds=1))
     assert submitting.keep(job.id, tmp_path).state == submitting.standing(job.id, tmp_path).state == "succeeded"
     assert cluster.sees == "absent"
+
+
+def test_a_refusal_to_say_how_a_job_does_does_not_end_it(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A role that was changed under a keeper had made a running job `failed`, for good: nobody could cancel it any more."""
+    job = submitting.submit(submitting.Request(command=("true",)), Settings(), tmp_path)
+    cluster.refuses = True
+    with pytest.raises(Refused, match="403"):
+        submitting.keep(job.id, tmp_path)
+    assert submitting.standing(job.id, tmp_path).state == "running"
+
+    def look(job_: JobSpec) -> Seen:
+        raise Refused("403")
+
+    with monkeypatch.context() as patch, pytest.raises(Refused, match="pods is forbidden"):
+        patch.setattr(cluster, "look", look)
+        submitting.keep(job.id, tmp_path)
+    cluster.sees = "ended"
+    assert submitting.keep(job.id, tmp_path).state == submitting.standing(job.id, tmp_path).state == "failed"
 
 
 @pytest.mark.parametrize("seen", ["absent", "running"])
