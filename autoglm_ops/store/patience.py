@@ -15,6 +15,7 @@ from botocore.exceptions import (
     HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
+    ParamValidationError,
 )
 
 from autoglm_ops.errors import AutoGLMError, TryAgain, UsageError
@@ -30,6 +31,7 @@ _PASSING = DAMAGED | {
     "ThrottlingException",
     "ConditionalRequestConflict",
 }
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
 T = TypeVar("T")
 
 
@@ -51,6 +53,16 @@ def patiently(attempt: Callable[[], T], where: str, budget: float) -> T:
 
 
 def _refusal(error: ClientError | BotoCoreError, where: str) -> AutoGLMError:
+    """Expired keys are something to try again: the next process is given fresh ones where a file, a role or a Secret holds them, while
+    this one's stay what they are, so they are not waited for here."""
+    if isinstance(error, ClientError) and code(error) in _EXPIRED:
+        return TryAgain(
+            f"{where}: the AWS keys have expired ({_said(error)}); renew them (AWS_SESSION_TOKEN, AWS_PROFILE), try again"
+        )
+    if isinstance(error, ParamValidationError):
+        return UsageError(f"{where} cannot be in S3 ({_said(error)}); check the names of the bucket and the prefix")
+    if isinstance(error, ClientError) and code(error) == "NoSuchBucket":
+        return UsageError(f"{where}: there is no such bucket; check its name and AWS_ENDPOINT_URL, or make it first")
     if isinstance(error, NoCredentialsError) or (isinstance(error, ClientError) and status(error) in {401, 403}):
         return UsageError(f"{where}: access denied ({_said(error)}); check the AWS keys, the bucket and its policy")
     return AutoGLMError(f"{where}: {_said(error)}; check the address and the bucket")

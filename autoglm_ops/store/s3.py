@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 
 from autoglm_ops.contracts.cluster import FRESH_SECONDS, Entry
 from autoglm_ops.contracts.record import tree_text
@@ -64,11 +64,18 @@ def open_reader(bucket: str, requests: int) -> BucketReader:
 
 
 def _client() -> Any:
+    """Raises UsageError when the environment names an endpoint or a profile that cannot be."""
     config = Config(
         connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"},
         response_checksum_validation="when_required",
     )  # fmt: skip
-    return boto3.session.Session().client("s3", config=config)
+    try:
+        return boto3.session.Session().client("s3", config=config)
+    except (ValueError, BotoCoreError) as error:  # its own words may hold an address with a password
+        raise UsageError(
+            f"no S3 client can be made of the AWS settings here ({type(error).__name__}); check AWS_ENDPOINT_URL (http://HOST:PORT, with "
+            "the scheme), AWS_PROFILE and ~/.aws"
+        ) from None
 
 
 class Piece(NamedTuple):
@@ -266,6 +273,8 @@ class S3Store:
         except ClientError as error:
             if code(error) in {"404", "NoSuchKey", "NotFound"}:
                 return None
+            if code(error) == "400":  # an answer to HEAD has no body that says why, as one to GET has
+                self._client.get_object(Bucket=self._bucket, Key=key, Range="bytes=0-0")["Body"].close()
             raise
 
     def _download(self, key: str, what: str = "") -> BinaryIO:
