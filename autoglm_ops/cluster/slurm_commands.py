@@ -19,16 +19,20 @@ _AWAY = re.compile(
     r"unable to process configuration|slurm temporarily unable|authentication|munge|controller not",
     re.IGNORECASE,
 )
+_FULL = re.compile(r"(?:Assoc|QOS)(?:Grp|Max)SubmitJobs?\w*Limit|MaxSubmitJobsPerAccount")
+"""The limits on how many jobs may wait and run at once, by the names that Slurm says them in, in a line before the one about any policy."""
 _STEERS = ("SQUEUE_", "SCANCEL_", "SCONTROL_", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
 """What a person's shell may hold to have these commands show less, of other clusters, or in other words: it had hidden our own jobs."""
 _GONE = re.compile(r"invalid job id|already completing or completed", re.IGNORECASE)
 
 
 def submit(words: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run sbatch. Returns the job's number. Raises Refused with Slurm's words, TryAgain when the controller is away."""
+    """Run sbatch. Returns the job's number. Raises Refused with Slurm's words, TryAgain when the controller is away or takes no more now."""
     done = _run(words, environment)
     if done.returncode != 0:
         said = _said(done)
+        if _FULL.search(done.stderr):
+            raise TryAgain(f"Slurm takes no more jobs of this user or account now: {said}; it does when others have ended")
         raise Refused(
             f"Slurm refuses the job: {said}; ask for what the cluster has (cluster.resources, cluster.slurm)",
             (f"unschedulable: {said}",),

@@ -204,6 +204,28 @@ def test_a_refusal_is_told_from_a_controller_that_is_away(
         slurm_commands.submit(["sbatch"], {"PATH": str(tmp_path) + ":/bin:/usr/bin"})
 
 
+@pytest.mark.parametrize(
+    "limit",
+    [
+        "AssocMaxSubmitJobLimit", "AssocGrpSubmitJobsLimit", "QOSMaxSubmitJobPerUserLimit", "QOSGrpSubmitJobsLimit",
+        "MaxSubmitJobsPerAccount",
+    ],
+)  # fmt: skip
+def test_a_limit_on_submitted_jobs_ends_when_others_do(limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names are slurmctld's own. It had been a final refusal, as of a job that asks for too much."""
+    policy = (
+        "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    )
+    said = f"sbatch: error: {limit}\nsbatch: error: {policy}"
+    fake(tmp_path, "sbatch", f"echo {shlex.quote(said)} >&2; exit 1", monkeypatch)
+    with pytest.raises(TryAgain, match=f"takes no more jobs .* now: {limit}"):
+        slurm_commands.submit(["sbatch"], {"PATH": str(tmp_path) + ":/bin:/usr/bin"})
+    said = said.replace(limit, "QOSMaxWallDurationPerJobLimit")
+    fake(tmp_path, "sbatch", f"echo {shlex.quote(said)} >&2; exit 1", monkeypatch)
+    with pytest.raises(Refused, match="QOSMaxWall"):
+        slurm_commands.submit(["sbatch"], {"PATH": str(tmp_path) + ":/bin:/usr/bin"})
+
+
 def test_a_persons_shell_changes_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """$SQUEUE_NAMES had hidden our jobs, so that each was started twice; after $SLURM_TIME_FORMAT=relative each was over its deadline at once.
 
