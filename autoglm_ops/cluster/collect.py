@@ -20,7 +20,7 @@ from autoglm_ops.errors import Tampered
 
 KINDS: Mapping[str, type[Record]] = {"work.json": Work, "result.json": WorkResult, "kept.json": Kept, "posted.json": Meeting}
 """An artefact that holds one file of such a name is a job's record."""
-NOTES = ("done", "result", "kept", "attempt", "meeting")
+NOTES = ("done", "result", "kept", "attempt", "meeting", "settled")
 """The kinds of a job's notes."""
 
 
@@ -99,7 +99,8 @@ def notes_of(key: str, notes: Mapping[str, str]) -> list[str]:
     for number in range(len(attempts), 0, -1):
         own = slot(key, number)
         found += [f"result/{own}"] if f"result/{own}" in notes else []
-        found += reversed(_numbered("meeting", own, notes, first=0))
+        for meeting in reversed(_numbered("meeting", own, notes, first=0)):
+            found += [name for name in (f"settled/{meeting.partition('/')[2]}", meeting) if name in notes]
     return [*found, *reversed(_numbered("kept", key, notes)), *reversed(attempts)]
 
 

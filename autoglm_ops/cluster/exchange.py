@@ -5,6 +5,7 @@ Everything is a note, created once and never replaced, so that the store's own c
     attempt/<key, n>   who claimed attempt n                    result/<key, n>   how attempt n ended
     done/<key>         the one result; nothing replaces it      kept/<key, n>     the n-th folder kept for the next attempt
     meeting/<key, n>   where the nodes of attempt n meet (`meeting`)
+    settled/<key, n>   whether they could have what they are to continue from (`meeting`)
 """
 
 from __future__ import annotations

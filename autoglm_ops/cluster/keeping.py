@@ -19,18 +19,33 @@ from autoglm_ops.errors import AutoGLMError
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
+_PASSED = "what an earlier attempt kept is not used: %s"
 
 
-def restore(store: Store, key: str, root: Path) -> exchange.Kept | None:
-    """Lay down what earlier attempts kept last, and say what that was. What cannot be had is passed over: the work then starts over."""
+def restore(store: Store, key: str, root: Path) -> None:
+    """Lay down what earlier attempts kept last. What cannot be had is passed over: the work then starts over."""
+    kept = last(store, key)
+    if kept is not None:
+        had(store, kept, root)
+
+
+def last(store: Store, key: str) -> exchange.Kept | None:
+    """What earlier attempts kept last; None too when that cannot be told."""
     try:
-        kept = exchange.last_kept(store, key)
-        if kept is not None:
-            lay_down(store, kept, root)
+        return exchange.last_kept(store, key)
     except AutoGLMError as error:
-        log.warning("what an earlier attempt kept is not used: %s", error)
+        log.warning(_PASSED, error)
         return None
-    return kept
+
+
+def had(store: Store, kept: exchange.Kept, root: Path) -> bool:
+    """Lay down what was kept. False when it cannot be had."""
+    try:
+        lay_down(store, kept, root)
+    except AutoGLMError as error:
+        log.warning(_PASSED, error)
+        return False
+    return True
 
 
 def lay_down(store: Store, kept: exchange.Kept, root: Path) -> None:

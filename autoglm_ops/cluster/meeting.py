@@ -1,7 +1,8 @@
 """Where the nodes of one attempt meet: rank 0 publishes its address in the store, the others wait for it there.
 
 No service, no shared disk and no name server is needed, on Kubernetes as on Slurm. What the nodes continue from is agreed there too: a
-checkpoint that one of them found later than another would set them apart.
+checkpoint that one of them found later than another would set them apart. It is said before it is laid down, so that all nodes fetch it
+at once, however long that takes; whether it could be had is said by rank 0 afterwards.
 """
 
 from __future__ import annotations
@@ -62,18 +63,38 @@ def _address() -> str:
 
 def find(store: Store, key: str, attempt: int, seconds: float = WAIT_SECONDS) -> Meeting:
     """The other ranks: wait until rank 0 has said where. Raises TryAgain when it does not."""
+    said = _awaited(store, _place(key, attempt), seconds)
+    if said is None:
+        raise TryAgain(f"rank 0 of job {key[:16]} did not say where to meet within {seconds:g} s; the job is tried again")
+    return said
+
+
+def settle(store: Store, key: str, attempt: int, said: Meeting, *, had: bool) -> None:
+    """Rank 0: say whether what is kept could be had: if not, all nodes start over. Raises TryAgain when the store is away."""
+    exchange.post(store, _place(key, attempt, "settled"), said if had else said.model_copy(update={"kept": None}))
+
+
+def settled(store: Store, key: str, attempt: int, seconds: float) -> bool:
+    """The other ranks: wait until rank 0 has said whether it could have what is kept. Raises TryAgain when it does not."""
+    said = _awaited(store, _place(key, attempt, "settled"), seconds)
+    if said is None:
+        raise TryAgain(f"rank 0 of job {key[:16]} did not fetch what was kept within {seconds:g} s; the job is tried again")
+    return said.kept is not None
+
+
+def _awaited(store: Store, name: str, seconds: float) -> Meeting | None:
     end = time.monotonic() + seconds
-    while (found := exchange.posted(store, _place(key, attempt), Meeting)) is None:
+    while (found := exchange.posted(store, name, Meeting)) is None:
         if time.monotonic() > end:
-            raise TryAgain(f"rank 0 of job {key[:16]} did not say where to meet within {seconds:g} s; the job is tried again")
+            return None
         time.sleep(POLL_SECONDS)
     return found
 
 
-def _place(key: str, attempt: int) -> str:
+def _place(key: str, attempt: int, what: str = "meeting") -> str:
     """One for each time that Slurm starts the attempt: a requeued job has other nodes, and more to continue from."""
     restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-    return f"meeting/{exchange.slot(exchange.slot(key, attempt), restarts)}"
+    return f"{what}/{exchange.slot(exchange.slot(key, attempt), restarts)}"
 
 
 def surroundings(meeting: Meeting, nodes: int) -> dict[str, str]:

@@ -8,8 +8,10 @@ is the command's own; 75 when a newer attempt took over, 143 when it was told to
 from __future__ import annotations
 
 import logging
+import math
 import mmap
 import os
+import shutil
 import signal
 import sys
 import time
@@ -20,7 +22,7 @@ from types import FrameType
 from autoglm_ops import logs, tempfolder
 from autoglm_ops.cluster import exchange, keeping
 from autoglm_ops.cluster.local import CANCELLED, ended_status, environment_of, stopped_by_signals
-from autoglm_ops.cluster.meeting import arrange, find, surroundings
+from autoglm_ops.cluster.meeting import arrange, find, settle, settled, surroundings
 from autoglm_ops.cluster.meeting import rank as meeting_rank
 from autoglm_ops.cluster.process import ChildProcess
 from autoglm_ops.contracts.cluster import JOB_ATTEMPT, JOB_STORE, JobStatus, Store, Work, WorkResult
@@ -74,11 +76,32 @@ def _meet(store: Store, work: Work, key: str, attempt: int, root: Path) -> dict[
         keeping.restore(store, key, root)
         return {}
     if meeting_rank() == 0:
-        return surroundings(arrange(store, key, attempt, keeping.restore(store, key, root)), work.nodes)
-    meeting = find(store, key, attempt)
-    if meeting.kept is not None:
-        keeping.lay_down(store, meeting.kept, root)
+        meeting = arrange(store, key, attempt, keeping.last(store, key))
+        if meeting.kept is not None:
+            settle(store, key, attempt, meeting, had=keeping.had(store, meeting.kept, root))
+    else:
+        meeting = find(store, key, attempt)
+        if meeting.kept is not None:
+            _have_too(store, work, key, attempt, meeting.kept, root)
     return surroundings(meeting, work.nodes)
+
+
+def _have_too(store: Store, work: Work, key: str, attempt: int, kept: exchange.Kept, root: Path) -> None:
+    """A rank other than 0: have what rank 0 has, or nothing where it could not. Raises as `keeping.lay_down` does for what it alone lacks.
+
+    The wait has the job's deadline: a rank 0 that ends before that ends the attempt, and nothing says how long a good download takes.
+    """
+    fault: AutoGLMError | None = None
+    try:
+        keeping.lay_down(store, kept, root)
+    except AutoGLMError as error:
+        fault = error
+    if settled(store, key, attempt, work.deadline_seconds or math.inf):
+        if fault is not None:
+            raise fault
+    elif fault is None:
+        log.warning("what an earlier attempt kept is not used: rank 0 could not have it")
+        shutil.rmtree(root / exchange.inside(kept.path))
 
 
 def _result(store: Store, work: Work, key: str, attempt: int, root: Path, status: JobStatus) -> WorkResult:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm_ops.cluster import collect, exchange
+from autoglm_ops.cluster import collect, exchange, meeting
 from autoglm_ops.cluster.collect import Held
 from autoglm_ops.contracts.cluster import Shelf, Work, WorkResult
 from autoglm_ops.contracts.record import digest_of
@@ -72,6 +72,20 @@ def test_an_old_job_goes_with_all_it_left(store: LocalStore, tmp_path: Path) -> 
     assert exchange.finished(store, key) is None and exchange.newest(store, key) == 0
     assert not store.has(made)
     assert job(store, tmp_path / "again", "old", "rows") == (key, made), "it can be done anew"
+
+
+def test_where_the_nodes_of_an_old_job_met_goes_with_it(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two starts of an attempt the second alone had something to settle."""
+    key, _ = job(store, tmp_path, "old", "rows")
+    monkeypatch.setenv("AUTOGLM_NODE_ADDRESS", "127.0.0.1")
+    meeting.arrange(store, key, 1, None)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    said = meeting.arrange(store, key, 1, exchange.last_kept(store, key))
+    meeting.settle(store, key, 1, said, had=False)
+    age(store, 40)
+    assert sweep(store).jobs == (key,) and [*store.entries(), *store.notes()] == []
 
 
 def test_what_something_else_leads_to_stays(store: LocalStore, tmp_path: Path) -> None:
