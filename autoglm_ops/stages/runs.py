@@ -64,6 +64,8 @@ class Request:
 def open_run(request: Request, origin: Path, home: Path) -> RunInfo:
     """Find or make the workspace for `request`. The same DAG run id, and the same unfinished work, find the same one.
 
+    The same work has the same release settings, too: a backfill, which may not promote, is one of its own.
+
     Raises UsageError (no git), SettingsError, BadData (no data by then). Two openers wait for each other.
     """
     git.require_checkout(origin)
@@ -361,7 +363,7 @@ def prune(home: Path, keep: int, *, dry: bool = False) -> list[str]:
 
 
 def _continues(info: RunInfo, dag: str, content: str, settings: Settings) -> bool:
-    """A run that may promote does not join one that may not (a backfill), or the champion would never move."""
+    """Only a run of the same release settings: what may be promoted, and who approves it, is read from the workspace from then on."""
     root = Path(info.workspace)
     same = info.dag == dag and info.content_key == content and (root / ".workspace.json").exists() and closed(root) is None
-    return same and (not settings.release.promote or load(root / "params.yaml", environ={}).release.promote)
+    return same and load(root / "params.yaml", environ={}).release == settings.release

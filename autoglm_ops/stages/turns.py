@@ -1,7 +1,7 @@
 """Who works alone: one opener of runs, and one stage at a time in a run's workspace.
 
-Two DAG runs of the same work share a workspace (a backfill beside the daily run, a second trigger), and with it the folders of its stages
-and DVC's locks. Who comes second waits, and then finds the work done. The kernel lets go for whoever is killed.
+Two DAG runs of the same work share a workspace (the daily run and a second trigger), and with it the folders of its stages and DVC's
+locks. Who comes second waits, and then finds the work done. The kernel lets go for whoever is killed.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def lost(root: Path, name: str) -> Completion:
 def opened(tmp_path: Path) -> tuple[str, Path]:
     git.clone(ROOT, tmp_path / "origin")
     info = open_run(Request("daily_retrain", "scheduled__1", date(2026, 1, 14)), tmp_path / "origin", tmp_path / "home")
-    other = open_run(Request("daily_retrain", "backfill__2", date(2026, 1, 15)), tmp_path / "origin", tmp_path / "home")
+    other = open_run(Request("daily_retrain", "manual__2", date(2026, 1, 15)), tmp_path / "origin", tmp_path / "home")
     assert other.run == info.run, "the last day of data is the 14th"
     return info.run, tmp_path / "home"
 

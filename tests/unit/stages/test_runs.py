@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from autoglm_ops.contracts.feedback import PatchSet, SearchSpacePatch
+from autoglm_ops.contracts.inputs import RunInfo
 from autoglm_ops.contracts.release import Champion, ModelRef
 from autoglm_ops.errors import UsageError
 from autoglm_ops.settings import load, load_tree
@@ -74,13 +75,18 @@ def test_the_same_dag_run_keeps_its_key_and_another_trigger_finds_the_unfinished
     assert open_run(request("manual__3", "train_on_demand"), origin, home).run != first.run
 
 
-def test_a_run_that_may_promote_joins_none_that_may_not(origin: Path, home: Path) -> None:
-    """A backfill and the daily run of the same work at once: whichever is first, the champion moves when the daily run may move it."""
-    backfill = request("backfill__1", overrides=("release.promote=false",))
-    barred = open_run(backfill, origin, home)
-    daily = open_run(request("scheduled__1"), origin, home)
-    assert (daily.run != barred.run, daily.content_key) == (True, barred.content_key)
-    assert open_run(request("backfill__2", overrides=("release.promote=false",)), origin, home).run == daily.run
+@pytest.mark.parametrize("setting", ["release.promote=false", "release.approval=true", "release.name=other"])
+def test_a_run_joins_none_of_other_release_settings(origin: Path, home: Path, setting: str) -> None:
+    """A backfill and the daily run of the same work at once: whichever is first, the champion moves by the run that may move it."""
+    asked = iter(range(4))
+
+    def opened(*overrides: str) -> RunInfo:
+        return open_run(request(f"manual__{next(asked)}", overrides=overrides), origin, home)
+
+    first, other = opened(), opened(setting)
+    assert (other.run != first.run, other.content_key) == (True, first.content_key)
+    assert load(Path(other.workspace) / "params.yaml", environ={}).release != load(origin / "params.yaml", environ={}).release
+    assert [opened().run, opened(setting).run] == [first.run, other.run]
 
 
 def test_once_opened_a_dag_run_keeps_its_key_though_the_checkout_moves_on(origin: Path, home: Path) -> None:
