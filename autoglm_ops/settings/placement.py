@@ -14,7 +14,16 @@ from autoglm_ops.settings.kinds import Count, Name, Positive, Section
 
 class StoreSettings(Section):
     uri: str | None = None
-    """Where artefacts live: a folder or s3://bucket/prefix; null is a folder under $AUTOGLM_HOME."""
+    """Where artefacts live: a folder, absolute, or s3://bucket/prefix; null is a folder under $AUTOGLM_HOME."""
+
+    @field_validator("uri")
+    @classmethod
+    def _one_place_for_all_runs(cls, value: str | None) -> str | None:
+        scheme, separator, rest = (value or "").partition("://")
+        folder = value if not separator else rest if scheme == "file" else None
+        if folder is not None and not folder.startswith("/"):
+            raise ValueError("a relative path means another folder in every run's workspace; write an absolute one")
+        return value
 
 
 class Tracking(Section):

@@ -50,6 +50,12 @@ def test_the_train_config_layout_is_accepted(tmp_path: Path) -> None:
         ("prepare.holdout=1.5", ("prepare.holdout", "1.5", "less than or equal to 1")),
         ("train.learning_rate=.nan", ("train.learning_rate", "finite")),
         ("release.name=../up", ("release.name", "pattern")),
+        (
+            "store.uri=data/store",
+            ("store.uri = 'data/store' (--set", "another folder in every run's workspace; write an absolute"),
+        ),
+        ("store.uri=file://data/store", ("store.uri", "absolute")),
+        ("store.uri=''", ("store.uri", "absolute")),
         ("nonsense", ("KEY=VALUE",)),
         ("train.epochs=[1", ("--set train.epochs", "YAML")),
         ("seed.x=1", ("seed.x", "not a section")),
@@ -59,6 +65,11 @@ def test_a_bad_value_names_key_value_rule_and_source(override: str, parts: tuple
     with pytest.raises(SettingsError) as error:
         load(PARAMS, overrides=[override], environ={})
     assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+@pytest.mark.parametrize("uri", [None, "/data/store", "file:///data/store", "s3://bucket/prefix", "other://anything"])
+def test_a_store_is_the_same_place_in_every_workspace(uri: str | None) -> None:
+    assert load(PARAMS, overrides=[f"store.uri={uri or 'null'}"], environ={}).store.uri == uri
 
 
 def test_an_unknown_variable_is_an_error_that_names_it() -> None:
