@@ -13,6 +13,7 @@ from airflow.sdk import Asset, AssetWatcher
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from autoglm_airflow.command import checkout, home
+from autoglm_ops.contracts.record import write_text
 
 POLL_SECONDS = 30.0
 
@@ -37,7 +38,7 @@ class NewDataTrigger(BaseEventTrigger):
             listing = await self._listing()
             if listing and listing != (seen.read_text(encoding="ascii") if seen.exists() else ""):
                 yield TriggerEvent({"listing": listing})
-                seen.write_text(listing, encoding="ascii")
+                write_text(seen, listing)
             await asyncio.sleep(self.poll_seconds)
 
     async def _listing(self) -> str | None:

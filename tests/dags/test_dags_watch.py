@@ -23,7 +23,6 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     checkout, raw = tmp_path / "checkout", tmp_path / "checkout" / "raw"
     raw.mkdir(parents=True)
     (checkout / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    (tmp_path / "home" / "airflow").mkdir(parents=True)
     monkeypatch.setenv("AUTOGLM_CHECKOUT", str(checkout))
     monkeypatch.setenv("AUTOGLM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("AUTOGLM__FLOW__LOCATION", "raw")
@@ -58,11 +57,14 @@ class Bounded(NewDataTrigger):
 def test_it_fires_for_what_is_there_and_for_what_comes_and_remembers_it(raw: Path) -> None:
     (raw / "a.jsonl").write_text('{"text": "one"}\n')
     trigger = NewDataTrigger(poll_seconds=0.05)
+    kept = raw.parents[1] / "home" / "airflow" / "raw-listing"
+    assert not kept.parent.exists(), "the image makes no folder"
     first, second = asyncio.run(fired(trigger, 2, [(raw / "b.jsonl", '{"text": "two"}\n')]))
+    assert kept.read_text() == first
     assert first != second
     # The second was not taken to its end: a new triggerer fires for it again, and for nothing after that.
     assert asyncio.run(fired(trigger, 1, [])) == [second]
-    (raw.parents[1] / "home" / "airflow" / "raw-listing").write_text(second)
+    kept.write_text(second)
     with pytest.raises(EnoughError):
         asyncio.run(fired(Bounded(poll_seconds=0.05), 1, []))
 
