@@ -38,6 +38,8 @@ def verdict(pod: Pod, seconds: float) -> JobStatus:
     if status.get("reason") in ("NodeLost", "NodeShutdown", "Shutdown", "Terminated", "Preempting"):
         return _lost(f"node: {status.get('message') or status['reason']}", seconds)
     ended = _terminated(pod)
+    if status.get("phase") == "Failed" and status.get("reason") and not ended and not leaving(pod):  # rejected on arrival
+        return _lost(f"node: {status['reason']}: {str(status.get('message', '')).strip()[:500]}", seconds)
     code = int(ended.get("exitCode", 0 if status.get("phase") == "Succeeded" else 1))
     if ended.get("reason") == "OOMKilled":
         return JobStatus(state="lost", exit=Refused.exit_code, seconds=seconds, reason=_out_of_memory(pod))

@@ -47,6 +47,17 @@ def ended(code: int = 0, why: str = "Completed", **status: Any) -> dict[str, Any
         ),
         ({"status": {"phase": "Failed", "reason": "NodeLost"}}, "lost", 75, "node:"),
         ({"status": {"phase": "Failed"}}, "failed", 1, "exit:"),
+        *(
+            ({"status": {"phase": "Failed", "reason": why, "message": "Pod was rejected: no devices"}}, state, code, word)
+            for why, state, code, word in (
+                ("UnexpectedAdmissionError", "lost", 75, "node: UnexpectedAdmissionError: Pod was rejected: no devices"),
+                ("OutOfnvidia.com/gpu", "lost", 75, "node: OutOfnvidia.com/gpu: Pod was rejected"),
+                ("NodeAffinity", "lost", 75, "node: NodeAffinity: Pod was rejected"),
+                ("Evicted", "lost", 75, "evicted: Pod was rejected"),
+                ("DeadlineExceeded", "deadline", 3, "deadline:"),
+            )
+        ),
+        (ended(3, "Error", reason="OutOfcpu"), "failed", 3, "exit:"),  # a container began: what it said counts
     ],
 )
 def test_an_end_has_a_word(pod: dict[str, Any], state: str, code: int, word: str) -> None:
