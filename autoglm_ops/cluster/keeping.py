@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -64,12 +64,12 @@ class Keeper:
 
     def __init__(self, store: Store, key: str, root: Path, patterns: Sequence[str]) -> None:
         self._store, self._key, self._root, self._patterns = store, key, root, tuple(patterns)
-        self._known: set[Path] = set()
+        self._known: set[tuple[Path, int]] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="keeper", daemon=True)
 
     def __enter__(self) -> Keeper:
-        self._known = set(self._found())
+        self._known = set(self._found())  # by inode, too: recovery sets a folder aside, and another takes its name
         if self._patterns:
             self._thread.start()
         return self
@@ -85,10 +85,12 @@ class Keeper:
             self._look()
 
     def _look(self) -> None:
-        new = [path for path in self._found() if path not in self._known]
+        found = set(self._found())
+        self._known &= found  # the inode of one that is gone may be another's next
+        new = found - self._known
         if not new:
             return
-        newest = max(new, key=lambda path: path.name)
+        newest = max((path for path, _ in new), key=lambda path: path.name)
         try:
             with held(newest, self._root.parent) as folder:
                 exchange.keep(self._store, self._key, newest.relative_to(self._root).as_posix(), folder)
@@ -99,8 +101,12 @@ class Keeper:
         self._known.update(new)
         log.info("%s is kept for another attempt", newest.name)
 
-    def _found(self) -> list[Path]:
-        return [path for pattern in self._patterns for path in self._root.glob(pattern) if path.is_dir()]
+    def _found(self) -> Iterator[tuple[Path, int]]:
+        """Each folder and its inode; not its time, which changes while it is removed."""
+        for path in (path for pattern in self._patterns for path in self._root.glob(pattern)):
+            with suppress(FileNotFoundError):  # it made room between the two looks
+                if path.is_dir():
+                    yield path, path.stat().st_ino
 
 
 @contextmanager

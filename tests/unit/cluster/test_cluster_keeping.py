@@ -54,6 +54,31 @@ def test_one_that_is_gone_before_it_is_held_is_passed_over(
     key = exchange.describe(store, Work(name="x", command=("true",)))
     keeper = keeping.Keeper(store, key, root, (PATTERN,))
     gone = root / "scratch" / "step-9"
-    monkeypatch.setattr(keeper, "_found", lambda: [gone])
+    monkeypatch.setattr(keeper, "_found", lambda: [(gone, 1)])
     keeper._look()
     assert exchange.last_kept(store, key) is None and caplog.records == []
+
+
+def test_one_that_was_set_aside_and_written_again_under_its_name_is_kept(store: Store, tmp_path: Path) -> None:
+    """After a divergence: the last that was kept would have stayed the one that nothing should continue from."""
+    root = tmp_path / "work"
+    key = exchange.describe(store, Work(name="x", command=("true",)))
+    keeper = keeping.Keeper(store, key, root, (PATTERN,))
+    folder = written(root, 1)
+    keeper._look()
+    for aside, text in ((True, "again"), (False, "and again")):  # a folder that is gone may leave its number to the next
+        if aside:
+            folder.rename(folder.with_name("diverged-1"))
+        else:
+            shutil.rmtree(folder)
+            keeper._look()
+        (written(root, 1) / "weights").write_text(text)
+        keeper._look()
+        kept = exchange.last_kept(store, key)
+        assert kept is not None and kept.path == "scratch/step-1"
+        keeping.lay_down(store, kept, tmp_path / text)
+        assert (tmp_path / text / kept.path / "weights").read_text() == text
+    before = kept
+    (folder / "weights").unlink()  # on its way out, it is no new one
+    keeper._look()
+    assert exchange.last_kept(store, key) == before
