@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,10 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 _PASSED = "what an earlier attempt kept is not used: %s"
+SHARE = 0.05
+"""How much of the time keeping may take. Only the newest is ever read, and each stays in the store until `autoglm runs gc`."""
+REST_SECONDS = 300.0
+"""The longest rest all the same: what a node that dies may cost."""
 
 
 def restore(store: Store, key: str, root: Path) -> None:
@@ -81,15 +86,19 @@ class Keeper:
             self._look()
 
     def _watch(self) -> None:
-        while not self._stop.wait(POLL_SECONDS):
-            self._look()
+        rest = POLL_SECONDS
+        while not self._stop.wait(rest):
+            began = time.monotonic()
+            kept = self._look()
+            rest = rest_after(time.monotonic() - began) if kept else POLL_SECONDS
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Whether something was kept."""
         found = set(self._found())
         self._known &= found  # the inode of one that is gone may be another's next
         new = found - self._known
         if not new:
-            return
+            return False
         newest = max((path for path, _ in new), key=lambda path: path.name)
         try:
             with held(newest, self._root.parent) as folder:
@@ -97,9 +106,10 @@ class Keeper:
         except (AutoGLMError, OSError) as error:  # the work goes on, and the next look tries again (threats F15)
             if newest.is_dir():  # else it made room for a newer one before it was held
                 log.warning("%s could not be kept for another attempt: %s", newest.name, error)
-            return
+            return False
         self._known.update(new)
         log.info("%s is kept for another attempt", newest.name)
+        return True
 
     def _found(self) -> Iterator[tuple[Path, int]]:
         """Each folder and its inode; not its time, which changes while it is removed."""
@@ -107,6 +117,11 @@ class Keeper:
             with suppress(FileNotFoundError):  # it made room between the two looks
                 if path.is_dir():
                     yield path, path.stat().st_ino
+
+
+def rest_after(seconds: float) -> float:
+    """How long to look away after a keep that took `seconds`. The look at the context's end keeps what came meanwhile."""
+    return max(POLL_SECONDS, min(seconds / SHARE, REST_SECONDS))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,26 @@ def test_one_that_was_set_aside_and_written_again_under_its_name_is_kept(store: 
     (folder / "weights").unlink()  # on its way out, it is no new one
     keeper._look()
     assert exchange.last_kept(store, key) == before
+
+
+def test_keeping_takes_a_share_of_the_time_and_the_last_is_kept_all_the_same(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every checkpoint of a run that writes one in five seconds had gone to the store, and stayed."""
+    assert [keeping.rest_after(took) for took in (0.01, 1.0, 3600.0)] == [1.0, 20.0, 300.0]
+    monkeypatch.setattr(keeping, "POLL_SECONDS", 0.01)
+    root, put, sent = tmp_path / "work", store.put, list[str]()
+
+    def slow(folder: Path) -> str:
+        if folder.name.startswith("step-"):
+            sent.append(folder.name)
+            time.sleep(0.2)
+        return put(folder)
+
+    monkeypatch.setattr(store, "put", slow)
+    key = exchange.describe(store, Work(name="x", command=("true",)))
+    with keeping.Keeper(store, key, root, (PATTERN,)):
+        for step in range(1, 8):
+            written(root, step)
+            time.sleep(0.2)
+    assert len(sent) == 2 and sent[-1] == "step-7"
