@@ -155,9 +155,9 @@ class TuneBudget(Section):
     steps: int | None = Field(default=None, ge=1)
     """Steps of all trials together; null is tune.trials x tune.steps."""
     cost: float | None = Field(default=None, gt=0)
-    """Money: a hard stop, metered at tune.budget.hourly."""
+    """Money: a hard stop, the seconds of tune.seconds at tune.budget.hourly."""
     hourly: float = Field(default=0.0, ge=0)
-    """What an hour of this machine costs."""
+    """What an hour of a machine that trains a trial costs."""
 
 
 class Tune(Section):
@@ -178,7 +178,8 @@ class Tune(Section):
     folds: int = Field(default=1, ge=1, le=20)
     """Above 1, a trial trains so many models, each scored on its part of the training rows (k-fold)."""
     seconds: Positive = 240.0
-    """A hard stop: the stage fails and says so, rather than tuning on."""
+    """A hard stop: the stage fails and says so, rather than tuning on. Of training, of all trials together: of those trained at once
+    (tune.parallel), the sum, looked at when a round is back. Time in a cluster's queue does not count."""
     budget: TuneBudget = TuneBudget()
     history: bool = True
     """Let earlier studies warm-start a tunemaster study."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -255,7 +255,16 @@ def _record(root: Path, spec: Spec, status: JobStatus, attempt: int, started: fl
     unfinished(root, spec.name, status.exit or 1, (status.reason or status.state,), started=started, attempt=attempt)
 
 
-def unfinished(root: Path, name: str, code: int, reasons: tuple[str, ...], *, started: float, attempt: int) -> None:
+def unfinished(
+    root: Path,
+    name: str,
+    code: int,
+    reasons: tuple[str, ...],
+    *,
+    started: float,
+    attempt: int,
+    inputs: Mapping[str, str] | None = None,
+) -> None:
     """The record of stage `name` where it had no chance to write one."""
     Completion(
         stage=name,
@@ -266,4 +275,5 @@ def unfinished(root: Path, name: str, code: int, reasons: tuple[str, ...], *, st
         cached=False,
         exit=code,
         reasons=reasons,
+        inputs=dict(inputs or {}),
     ).write(runner.completion_path(root, name))

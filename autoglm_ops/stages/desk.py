@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoglm_ops.contracts.record import Record
-from autoglm_ops.errors import Refused, Tampered, TryAgain
+from autoglm_ops.contracts.record import Record, write_text
+from autoglm_ops.errors import BudgetSpent, Refused, Tampered, TryAgain
 from autoglm_ops.tuning.rounds import Look
 
 if TYPE_CHECKING:
@@ -32,10 +32,13 @@ BEAT_SECONDS = 1.0
 GRACE_SECONDS = 60.0
 """Who holds a look and has not beaten for so long hangs, and is ended."""
 POLL_SECONDS = 0.1
+STOPPED = "stopped"
+"""In the folder: the seconds that were spent when the hard stop was hit."""
 
 
 class Told(Record):
-    """What became of a look: a score, or why there is none. `measured` differs from run to run and decides nothing."""
+    """What became of a look: a score, or why there is none. `measured` differs from run to run; its seconds count for the hard stop,
+    and nothing else is decided by it."""
 
     look: Look
     score: float | None = None
@@ -75,6 +78,27 @@ class Desk:
             seconds = round(one.get("seconds", 0.0) + told.measured.get("seconds", 0.0), 3)
             one.update({**told.measured, "seconds": seconds})
         return found
+
+    def spent(self) -> float:
+        """Seconds that answers say they took, of all trials together, since the hard stop was hit last."""
+        return max(0.0, self._seconds() - self._before())
+
+    @contextmanager
+    def metered(self) -> Iterator[None]:
+        """At the hard stop every answer stays, and what was spent is no part of the next attempt's budget: as where one process trains."""
+        try:
+            yield
+        except BudgetSpent:
+            if seconds := self._seconds():
+                write_text(self._folder / STOPPED, f"{seconds:.3f}\n")
+            raise
+
+    def _seconds(self) -> float:
+        return sum(one["seconds"] for one in self.measured().values())
+
+    def _before(self) -> float:
+        path = self._folder / STOPPED
+        return float(path.read_text(encoding="utf-8")) if path.exists() else 0.0
 
     @contextmanager
     def refusing(self, look: Look, why: str) -> Iterator[tuple[str, ...]]:
@@ -174,7 +198,7 @@ def answer(desk: Desk, look: Look, trainer: Trainer) -> Told:
         except TryAgain:
             raise
         except Refused as error:
-            told = Told(look=look, refused=str(error))
+            told = Told(look=look, refused=str(error), measured={"seconds": round(time.monotonic() - began, 3)})
         desk.tell(told)
         return told
 

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 from autoglm_ops.contracts.cluster import JobStatus
-from autoglm_ops.errors import AutoGLMError, TryAgain
+from autoglm_ops.errors import AutoGLMError, BudgetSpent, TryAgain
 from autoglm_ops.settings import load
-from autoglm_ops.stages import away, locally, runner, runs, trials_away, tune
+from autoglm_ops.stages import away, graph, locally, runner, runs, trials_away, tune
 from autoglm_ops.stages.base import Context
 from autoglm_ops.stages.desk import Attended, Desk, Told, answer, settled
 from autoglm_ops.tuning.rounds import Look
@@ -25,18 +25,34 @@ def ask(root: Path) -> tuple[Look, ...]:
     """Tell the study what came of the last round, and ask for the next one. The looks that are to be taken; none when the study is over.
 
     Whoever died over a look is found here: without an answer it is asked for again, and given up after recovery.restarts of that.
+    Raises BudgetSpent at the hard stop; `completed/tune.json` says so then, as no stage comes after it that could.
     """
-    made = _ready(runner.context_of(STAGE, root))
+    started, made = time.time(), _ready(runner.context_of(STAGE, root))
     if made is None:
         return ()
+    try:
+        with made.desk.metered():
+            return _missing(made)
+    except BudgetSpent as error:
+        inputs = runner.check_inputs(graph.find(STAGE), root)
+        attempt = 1 + runner.attempts(root, STAGE)
+        away.unfinished(root, STAGE, error.exit_code, error.reasons, started=started, attempt=attempt, inputs=inputs)
+        raise
+
+
+def _missing(made: tune.Ready) -> tuple[Look, ...]:
+    """The looks of the present round without an answer. The hard stop is where it is for one process, and before more is begun."""
     session = made.session()
     trainer = Attended(made.desk, _nobody, made.restarts)
     while looks := session.pending():
+        spent = made.desk.spent()
         missing = tuple(look for look in looks if settled(made.desk, look, made.restarts) is None)
         if missing:
+            made.budget.check(spent, missing[0])
             return missing
         for look in looks:
             session.take(look, trainer)
+            made.budget.check(spent, look)
     return ()
 
 

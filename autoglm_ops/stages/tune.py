@@ -147,7 +147,8 @@ def _study(made: Ready) -> tuple[TuningReport, dict[str, Any]]:
     trainer = Attended(made.desk, lazy, made.restarts)
     fetch = partial(trials_away.fetch, made.context, made.desk, made.restarts)
     sent = trials_away.leave(made.context.settings)
-    report = study.run(made.session(), trainer, made.budget, fetch=fetch if sent else None)
+    with made.desk.metered():
+        report = study.run(made.session(), trainer, made.budget, fetch=fetch if sent else None, reported=made.desk.spent)
     objectives = made.context.settings.tune.objectives
     if len(objectives) > 1:
         done = (trial for trial in report.trials if trial.state == "complete")

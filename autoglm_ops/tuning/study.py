@@ -41,8 +41,8 @@ class Budget(Record):
     """What a study may take. trials: that may be started. steps: of one whole training. total: steps of all trials, None for no bound.
 
     parallel: looks of a round, which may be taken at once; a study of another number of them is another study.
-    seconds, and cost at `hourly` money an hour, are the hard stop of this process. seed: of the strategy. context: what else the scores
-    depend on, which names the study.
+    seconds of training, of all trials together whoever trains them, and cost at `hourly` money an hour of it, are the hard stop of an
+    attempt. seed: of the strategy. context: what else the scores depend on, which names the study.
     """
 
     trials: int
@@ -59,13 +59,15 @@ class Budget(Record):
     def name(self) -> str:
         return digest_of({"seed": self.seed, "context": self.context})
 
-    def check(self, age: float, where: str) -> None:
-        """The hard stop."""
+    def check(self, age: float, look: Look) -> None:
+        """The hard stop: `age` seconds were trained when the study is at `look`. Raises BudgetSpent."""
+        where = f"in trial {look.number + 1} of {self.trials} at step {look.to}"
+        together = " of all trials together" if self.parallel > 1 else ""
         spent = age / 3600 * self.hourly
         kept = "Looks that were taken are kept for the next attempt"
         if age > self.seconds:
             raise BudgetSpent(
-                f"budget-spent: tuning took {age:.0f} s and tune.seconds is {self.seconds:g}, {where}; raise tune.seconds, or lower "
+                f"budget-spent: tuning took {age:.0f} s{together} and tune.seconds is {self.seconds:g}, {where}; raise tune.seconds, or lower "
                 f"tune.trials or tune.steps. {kept}"
             )
         if self.cost is not None and spent > self.cost:
@@ -88,21 +90,24 @@ def run(
     budget: Budget,
     clock: Callable[[], float] = time.monotonic,
     fetch: Callable[[Sequence[Look]], None] | None = None,
+    reported: Callable[[], float] = float,
 ) -> TuningReport:
     """Run or continue the study. `fetch` has a round's looks taken elsewhere, at once, before `trainer` is asked for each; the time that
-    takes, in queues too, is no time of this process.
+    takes, in queues too, is no time of this process. What counts of it is `reported`: the seconds that looks taken elsewhere say they took.
 
     Raises BudgetSpent at the hard stop, Refused when no trial could be trained.
     """
     started = clock()
     while looks := session.pending():
         if fetch is not None:
+            budget.check(clock() - started + reported(), looks[0])  # whoever fetched before may have died over what came back
             asked = clock()
             fetch(looks)
             started += clock() - asked
+        elsewhere = reported()
         for look in looks:
             session.take(look, trainer)
-            budget.check(clock() - started, f"in trial {look.number + 1} of {budget.trials} at step {look.to}")
+            budget.check(clock() - started + elsewhere, look)
     return session.report()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from autoglm_ops.errors import Refused
+from autoglm_ops.errors import BudgetSpent, Refused
 from autoglm_ops.stages.desk import Attended, Desk, Told, answer, settled
 from autoglm_ops.tuning.rounds import Look
 
@@ -48,7 +48,8 @@ def test_a_refusal_is_an_answer_and_a_death_is_none(tmp_path: Path) -> None:
     def diverges(*asked: object) -> float:
         raise Refused("diverged: at step 3")
 
-    assert answer(desk, LOOK, diverges).refused == "diverged: at step 3"
+    told = answer(desk, LOOK, diverges)
+    assert told.refused == "diverged: at step 3" and "seconds" in told.measured
     with pytest.raises(Refused, match="diverged"):
         Attended(desk, diverges, 3)(3, dict(LOOK.choices), 0, 10)
     assert desk.starts(LOOK) == 1
@@ -68,6 +69,24 @@ def test_why_nobody_could_begin_is_kept_until_somebody_can(tmp_path: Path) -> No
     desk.again(other)
     with desk.refusing(LOOK.model_copy(update={"number": 2}), "k") as reasons:
         assert reasons == ("k",)
+
+
+def test_the_hard_stop_keeps_answers_and_the_next_attempt_has_its_whole_budget(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "looks")
+    assert desk.spent() == 0
+    with pytest.raises(BudgetSpent), desk.metered():
+        raise BudgetSpent("with nothing told")
+    desk.tell(Told(look=LOOK, score=0.5, measured={"seconds": 30.0}))
+    desk.tell(Told(look=LOOK.model_copy(update={"number": 4}), refused="diverged", measured={"seconds": 12.0}))
+    assert desk.spent() == 42
+    with pytest.raises(Refused), desk.metered():
+        raise Refused("something else")
+    assert desk.spent() == 42
+    with pytest.raises(BudgetSpent), desk.metered():
+        raise BudgetSpent("42 s")
+    assert desk.spent() == 0 and desk.told(LOOK) is not None
+    desk.tell(Told(look=LOOK.model_copy(update={"to": 20}), score=0.6, measured={"seconds": 5.0}))
+    assert desk.spent() == 5
 
 
 def test_a_killed_holder_frees_the_look_and_leaves_a_start(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import test_study as one
 
 from autoglm_ops.contracts.training import TuningReport
-from autoglm_ops.errors import Refused
+from autoglm_ops.errors import BudgetSpent, Refused
 from autoglm_ops.tuning.rounds import Look
 from autoglm_ops.tuning.strategies import make
 from autoglm_ops.tuning.study import Budget, Choices, Place, Session, run
@@ -96,3 +96,33 @@ def test_rounds_are_fetched_whole_and_the_time_they_wait_in_a_queue_is_not_the_s
     report = run(fresh(tmp_path / "away", "tpe", 3), one.quality, budget, clock=lambda: now[0], fetch=fetch)
     assert report.to_json() == whole(tmp_path / "here", "tpe", 3).to_json()
     assert budget.seconds < 10_000 and max(map(len, fetched)) == 3
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ({}, "tuning took 108000 s of all trials together and tune.seconds is 60, in trial 1 of 5 at step 10"),
+        ({"seconds": 1e9, "cost": 1.0, "hourly": 10}, "tuning cost 300.00 and tune.budget.cost is 1, in trial 1 of 5"),
+    ],
+)
+def test_what_was_trained_elsewhere_counts_for_the_hard_stop(limit: dict[str, float], said: str, tmp_path: Path) -> None:
+    """The queue does not; and whoever goes on after the stop finds what was measured."""
+    now, told = [0.0], dict[str, float]()
+
+    def fetch(looks: Sequence[Look]) -> None:
+        for look in looks:
+            now[0] += 0 if look.to_json() in told else 36_000
+            told[look.to_json()] = 36_000
+
+    def reported() -> float:
+        return sum(told.values())
+
+    budget = budget_of("tpe", 3).model_copy(update=limit)
+    with pytest.raises(BudgetSpent, match=said):
+        run(fresh(tmp_path, "tpe", 3), one.quality, budget, clock=lambda: now[0], fetch=fetch, reported=reported)
+    assert len(told) == 3
+    with pytest.raises(BudgetSpent):  # a killed coordinator's heir begins no more
+        run(fresh(tmp_path, "tpe", 3), one.quality, budget, clock=lambda: now[0], fetch=fetch, reported=reported)
+    assert len(told) == 3
+    report = run(fresh(tmp_path, "tpe", 3), one.quality, budget_of("tpe", 3), clock=lambda: now[0], fetch=fetch)
+    assert report.to_json() == whole(tmp_path / "here", "tpe", 3).to_json()
