@@ -27,6 +27,7 @@ from autoglm_ops.stages.desk import Attended, Desk
 from autoglm_ops.training.models import ModelSpec, build, shape_of
 from autoglm_ops.training.recipe import Recipe
 from autoglm_ops.training.settings import overlay
+from autoglm_ops.tuning import room
 from autoglm_ops.tuning.front import settle
 from autoglm_ops.tuning.moves import PAUSING, SIZE
 from autoglm_ops.tuning.space import Space, changes, parse_space, patched
@@ -206,15 +207,17 @@ def rungs_of(settings: Settings) -> tuple[int, ...]:
 def dry_run(settings: Settings, patches: PatchSet, plan: ParallelPlan | None) -> dict[str, Any]:
     """What a study would search and may take, before a step is spent. Seconds and cost are None until `plan` said how long a step takes."""
     raw, reasons = _patched(settings, patches)
-    space, budget = parse_space(raw), budget_of(settings, "")
+    whole, later = room.uncut(raw)
+    space, budget = parse_space(whole), budget_of(settings, "")
+    before = parse_space(room.uncut(settings.tune.space)[0])
     steps = budget.total or budget.trials * budget.steps
     seconds = round(steps * plan.step_seconds, 1) if plan and plan.step_seconds else None
     return {
         "strategy": settings.tune.strategy,
         "version": space.version,
         "space": space.as_settings(),
-        "changes": list(changes(parse_space(settings.tune.space).as_settings(), space.as_settings())),
-        "reasons": list(reasons),
+        "changes": list(changes(before.as_settings(), space.as_settings())),
+        "reasons": [*reasons, *later],
         "rungs": list(rungs_of(settings)),
         "trials": budget.trials,
         "steps": steps,

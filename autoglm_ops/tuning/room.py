@@ -37,6 +37,17 @@ def adapted(raw: Mapping[str, Any], present: Mapping[str, Any], fits: Fits) -> t
     return result, tuple(reasons)
 
 
+def uncut(raw: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """`tune.space` with every adaptive range as whole numbers, whole, before it is known what fits. Raises UsageError for one that is none."""
+    result, reasons = dict(raw), list[str]()
+    for key, entry in raw.items():
+        if isinstance(entry, Mapping) and "adaptive" in entry:
+            low, high = _bounds(key, entry["adaptive"], 1)
+            result[key] = {"int": [low, high], **{name: value for name, value in entry.items() if name != "adaptive"}}
+            reasons.append(f"{PREFIX}{key}: adaptive {[low, high]} is cut to memory when the study starts")
+    return result, tuple(reasons)
+
+
 def _bounds(key: str, value: Any, step: int) -> tuple[int, int]:
     where = f"{PREFIX}{key}"
     if key not in SIZES:

@@ -51,6 +51,33 @@ def test_more_memory_lets_a_study_search_wider(tmp_path: Path) -> None:
     assert 32 < tops[0] < tops[1] < 8192
 
 
+def test_a_dry_run_takes_an_adaptive_range_whole_and_says_that_it_will_be_cut() -> None:
+    """Before the stage `plan` nobody knows what fits."""
+    space = {
+        "model.hidden_size": {"adaptive": [32, 256]},
+        "model.heads": {"choice": [2, 4], "when": {"model.hidden_size": [64]}},
+    }
+    patch = SearchSpacePatch(
+        key="tune.space.model.hidden_size",
+        old=space["model.hidden_size"],
+        new={"adaptive": [64, 256]},
+        signal="drift",
+        reason="r",
+        evidence={},
+        created="2026-01-01",
+        expires="2026-02-01",
+    )
+    for patches, low in (((), 32), ((patch,), 64)):
+        told = tune.dry_run(resolve({"tune": {"space": space}}), PatchSet(patches=patches), None)
+        assert told["space"]["model.hidden_size"] == {"int": [low, 256]}
+        assert (
+            told["reasons"][-1] == f"tune.space.model.hidden_size: adaptive [{low}, 256] is cut to memory when the study starts"
+        )
+        assert told["changes"] == ["model.hidden_size: {'int': [32, 256]} becomes {'int': [64, 256]}"] * bool(patches)
+    with pytest.raises(UsageError, match=r"adaptive is for model\.hidden_size"):
+        tune.dry_run(resolve({"tune": {"space": {"train.learning_rate": {"adaptive": [1, 4]}}}}), PatchSet(), None)
+
+
 def test_a_range_in_which_nothing_fits_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"no-room: tune\.space\.model\.layers: not even 200 fits"):
         tune.searched(context(tmp_path, {"model.layers": {"adaptive": [200, 250]}, "model.hidden_size": {"int": [4096, 4096]}}))
