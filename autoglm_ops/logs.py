@@ -15,12 +15,29 @@ import time
 _SECRET = re.compile(
     r"(?i)\b(authorization|api[_-]?key|password|passwd|secret|token|aws_secret_access_key)(\"?\s*[:=]\s*\"?)(bearer\s+)?[^\s\",}]+"
 )
+_ASKED = re.compile(r"(?i)([?&][^=&\s]*pass(?:word|wd)[^=&\s]*=)[^&#\s]+")
 _KNOWN = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
 
 
 def redact(text: str) -> str:
     """`text` with the value of anything that names itself a secret replaced (threats F28)."""
     return _SECRET.sub(r"\1\2***", text)
+
+
+def without_password(url: str) -> str:
+    """`url` with *** for its password, and for one that its query names; what is no URL is left as it is (threats F28).
+
+    A database's password may hold / and @ as they are, which SQLAlchemy takes: it counts up to the last @, lest a part of it be shown.
+    """
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return url
+    authority = rest.split("/", 1)[0] if scheme.lower() in ("http", "https") else rest  # where a path may hold an @
+    user, _, after = authority.partition(":")
+    password, _, _ = after.rpartition("@")
+    if password and "/" not in user:
+        rest = f"{user}:***{rest[len(user) + 1 + len(password) :]}"
+    return _ASKED.sub(r"\1***", f"{scheme}://{rest}")
 
 
 class EcsFormatter(logging.Formatter):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ from ruamel.yaml import YAML
 
 from autoglm_ops.contracts.record import write_text
 from autoglm_ops.errors import SettingsError
+from autoglm_ops.logs import without_password
 from autoglm_ops.settings.layers import resolve
-
-_PASSWORD = re.compile(r"^[a-z0-9+.-]+://[^/@\s:]*:[^/@\s]+@", re.IGNORECASE)
 
 
 def write_resolved(path: Path, tree: dict[str, Any], origin: Mapping[str, str]) -> list[str]:
@@ -37,7 +35,7 @@ def write_resolved(path: Path, tree: dict[str, Any], origin: Mapping[str, str]) 
 
 def _holds_password(value: Any, key: str, source: str) -> bool:
     """Whether it is a URL with a password, which comes by environment, stays there, and is in no file (threats F28)."""
-    if not isinstance(value, str) or not _PASSWORD.search(value):
+    if not isinstance(value, str) or without_password(value) == value:
         return False
     if not source.startswith("$"):
         raise SettingsError(f"{key} ({source}) holds a password, and would be kept in records; give it by environment instead")

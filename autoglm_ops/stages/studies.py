@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from pathlib import Path
 
 from autoglm_ops.contracts.training import PastStudy, StudyHistory
 from autoglm_ops.errors import Tampered
+from autoglm_ops.logs import without_password
 from autoglm_ops.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]+@")
 KEPT = 20
 """Studies shown, the newest."""
 SCORED = 2
@@ -48,7 +47,7 @@ def keep_database(home: Path, scratch: Path) -> None:
 def storages(settings: Settings, home: Path) -> tuple[str, ...]:
     """Where studies can be opened, as optuna-dashboard takes it: the server's URL without its password, else a file each, the newest first."""
     if settings.tracking.studies is not None:
-        return (_PASSWORD.sub(r"\1***@", settings.tracking.studies),)
+        return (without_password(settings.tracking.studies),)
     files = sorted((home / "studies").glob("*.db"), key=lambda path: path.stat().st_mtime, reverse=True)
     running = sorted((home / "scratch").glob("tune-*/study.db"))
     return tuple(f"sqlite:///{path}" for path in (*running, *files))

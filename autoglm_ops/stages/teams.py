@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from autoglm_ops.cluster import team as rendering
 from autoglm_ops.cluster.pod import Manifest
 from autoglm_ops.errors import SettingsError, UsageError
+from autoglm_ops.logs import without_password
 from autoglm_ops.settings import Settings
 from autoglm_ops.settings.placement import Cluster
 
@@ -51,7 +52,7 @@ def ports(cluster: Cluster, studies: str | None) -> set[int]:
 
 def _port(url: str, usual: int) -> int:
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(without_password(url))  # whose / would end the host, and be said as a port
         return parts.port or (HTTP if parts.scheme == "http" else usual)
     except ValueError as error:
         raise SettingsError(f"an address that jobs are to reach cannot be read: {error}") from error

@@ -16,7 +16,7 @@ from typing import Any
 
 from autoglm_ops.contracts.record import locked
 from autoglm_ops.errors import Tampered, TryAgain, UsageError
-from autoglm_ops.logs import redact
+from autoglm_ops.logs import redact, without_password
 from autoglm_ops.tracking.points import Point
 from autoglm_ops.tracking.run import Tracked, TrackedRun
 from autoglm_ops.tracking.spool import Spool
@@ -63,7 +63,7 @@ def reached(uri: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
-    where = f"MLflow at {_public(uri)}"
+    where = f"MLflow at {_public(without_password(uri))}"
     try:
         yield
     except MlflowException as error:

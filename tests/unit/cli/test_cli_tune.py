@@ -65,3 +65,5 @@ def test_the_storage_on_a_server_is_said_without_its_password(
 ) -> None:
     monkeypatch.setenv("AUTOGLM__TRACKING__STUDIES", "postgresql+psycopg://me:canary@db/x")
     assert said(capsys, "tune", "--storage").strip() == "postgresql+psycopg://me:***@db/x"
+    monkeypatch.setenv("AUTOGLM__TRACKING__STUDIES", "postgresql+psycopg://me:kR3/canary@db/x?sslpassword=canary")
+    assert said(capsys, "tune", "--storage").strip() == "postgresql+psycopg://me:***@db/x?sslpassword=***"

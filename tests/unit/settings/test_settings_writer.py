@@ -11,20 +11,23 @@ from autoglm_ops.settings import load_tree
 from autoglm_ops.settings.writer import write_resolved
 
 URL = "postgresql+psycopg://autoglm:canary-0f3a@db.example:5432/studies"
+URLS = (URL, "postgresql://autoglm:kR3/canary@db/studies", "postgresql://db/studies?user=autoglm&password=canary")
 
 
-def test_the_password_of_the_studies_server_is_in_no_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("url", URLS)
+def test_the_password_of_the_studies_server_is_in_no_file(url: str, tmp_path: Path) -> None:
     params = tmp_path / "params.yaml"
     params.write_text("tracking: {studies: null}\n")
-    tree, origin = load_tree(params, environ={"AUTOGLM__TRACKING__STUDIES": URL, "AUTOGLM__TRAIN__EPOCHS": "2"})
+    tree, origin = load_tree(params, environ={"AUTOGLM__TRACKING__STUDIES": url, "AUTOGLM__TRAIN__EPOCHS": "2"})
     assert write_resolved(params, tree, origin) == ["train.epochs"]
     assert "canary" not in params.read_text() and "epochs: 2" in params.read_text()
 
 
-def test_a_password_on_the_command_line_is_refused_and_a_plain_url_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("url", URLS)
+def test_a_password_on_the_command_line_is_refused_and_a_plain_url_kept(url: str, tmp_path: Path) -> None:
     params = tmp_path / "params.yaml"
     params.write_text("seed: 7\n")
-    tree, origin = load_tree(params, overrides=[f"tracking.studies={URL}"], environ={})
+    tree, origin = load_tree(params, overrides=[f"tracking.studies={url}"], environ={})
     with pytest.raises(SettingsError, match="give it by environment"):
         write_resolved(params, tree, origin)
     tree, origin = load_tree(params, overrides=["tracking.uri=http://mlflow:5000"], environ={})

@@ -65,6 +65,7 @@ def test_a_quota_that_lets_no_pod_start_is_a_wrong_setting() -> None:
         ({"AWS_ENDPOINT_URL": "http://s3.example", "AWS_ENDPOINT_URL_S3": "https://s3.example:8333"}, None, {8333}),
         ({}, "postgresql://u:p@db.example/x", {443, 5432}),
         ({}, "postgresql://u:p@db.example:6000/x", {443, 6000}),
+        ({}, "postgresql://me:kR3/canary@db:6000/x", {443, 6000}),
     ],
 )
 def test_the_network_leads_where_the_settings_do(environment: dict[str, str], studies: str | None, expected: set[int]) -> None:

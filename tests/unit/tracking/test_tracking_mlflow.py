@@ -16,6 +16,7 @@ from autoglm_ops.tracking.run import TrackedRun
     [
         ("http://user:canary@127.0.0.1:9", TryAgain, "does not answer"),
         ("postgresql+nodriver://user:canary@127.0.0.1:9/x", UsageError, "install the driver"),
+        ("postgresql+nodriver://user:kR3/canary@127.0.0.1:9/x", UsageError, "install the driver"),
         ("gopher://user:canary@host", UsageError, "check tracking.uri"),
         ("sqlite:///{folder}/garbage.db", Tampered, "damaged"),
     ],
