@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from airflow.configuration import conf as airflow_conf
 from airflow.sdk import TriggerRule
+from airflow.sdk.exceptions import AirflowFailException
 
 from autoglm_airflow import requests
 from autoglm_airflow.operators import CommandOperator, mapped
@@ -34,14 +36,25 @@ class BuildOperator(CommandOperator):
 
 
 class PlanBuildOperator(BuildOperator):
-    """Lists the location's files and cuts them into shards. Pushes {work, shards}."""
+    """Lists the location's files and cuts them into shards, no more than can be mapped over. Pushes {work, shards}."""
 
     def work(self, context: Any, event: dict[str, Any]) -> Any:
         requests.known_keys(context["dag_run"].conf or {}, list(context["params"]))
         location = context["params"].get("location")
         answer = self.answer("plan", *self.sets(context), *(["--", str(location)] if location else []))
         event["reason"] = f"{answer['shards']} shards"
+        _check_mappable(int(answer["shards"]))
         return answer
+
+
+def _check_mappable(shards: int) -> None:
+    """Raises AirflowFailException for more than Airflow maps over: it says so itself only of an XCom's length, and two tasks later."""
+    most = airflow_conf.getint("core", "max_map_length", fallback=1024)
+    if shards > most:
+        raise AirflowFailException(
+            f"{shards} shards are more than Airflow maps tasks over, which is {most} ([core] max_map_length); cut larger ones "
+            "(flow.shard_mb, which this run may set), or raise that limit"
+        )
 
 
 class NumbersOperator(BuildOperator):
