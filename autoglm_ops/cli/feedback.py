@@ -119,9 +119,10 @@ def _json(row: LabelledRow) -> str:
 
 def _csv(rows: list[LabelledRow]) -> str:
     sink = io.StringIO()
-    writer = csv.DictWriter(sink, list(LabelledRow.model_fields), lineterminator="\n")
+    flat = [name for name in LabelledRow.model_fields if name != "sources"]  # a list, which a cell is not: JSON has it
+    writer = csv.DictWriter(sink, flat, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row.model_dump() for row in rows)
+    writer.writerows(row.model_dump(include=set(flat)) for row in rows)
     return sink.getvalue()
 
 
