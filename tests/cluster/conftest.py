@@ -6,10 +6,12 @@ from the host, in an image that has nothing of its own; that needs a cluster who
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,27 @@ def _pods_find_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     if not IMAGE:
         for module in (kubernetes, indexed):
             monkeypatch.setattr(module, "pods", mounting.pods)
+
+
+@contextmanager
+def _node(how: int, beside: pytest.TempPathFactory) -> Iterator[None]:
+    with (beside.getbasetemp().parent / "node.lock").open("a") as lock:  # one for all workers of a test run
+        fcntl.flock(lock, how)
+        yield
+
+
+@pytest.fixture
+def untainted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nobody taints the one node meanwhile: a job that is told why it waits would be told of the taint."""
+    with _node(fcntl.LOCK_SH, tmp_path_factory):
+        yield
+
+
+@pytest.fixture
+def tainting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The node is this test's own, as far as `untainted` ones are concerned."""
+    with _node(fcntl.LOCK_EX, tmp_path_factory):
+        yield
 
 
 @pytest.fixture(scope="session")

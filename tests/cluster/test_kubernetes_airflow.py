@@ -97,6 +97,7 @@ BAD = {
 }
 
 
+@pytest.mark.usefixtures("untainted")
 @pytest.mark.parametrize("bad", BAD)
 def test_what_cannot_run_is_said_once_and_soon(info: RunInfo, core: Any, namespace: str, bad: str) -> None:
     """In the task's log, which ends with the exception, and in the run's record; the exit code says whether Airflow tries again."""
@@ -115,6 +116,7 @@ def test_what_cannot_run_is_said_once_and_soon(info: RunInfo, core: Any, namespa
     wait_for(lambda: not [pod for pod in core.list_namespaced_pod(namespace).items if not pod.metadata.deletion_timestamp])
 
 
+@pytest.mark.usefixtures("untainted")
 def test_a_worker_that_waits_itself_says_the_same(info: RunInfo) -> None:
     from autoglm_airflow.pods import TrainOnKubernetes
 

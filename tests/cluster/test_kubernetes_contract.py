@@ -59,6 +59,7 @@ def test_no_such_gpu_is_said_by_the_scheduler(bench: Bench, core: Any, namespace
     assert pods_of(core, namespace) == [] or all(pod.metadata.deletion_timestamp for pod in pods_of(core, namespace))
 
 
+@pytest.mark.usefixtures("tainting")
 def test_a_taint_keeps_an_untolerated_job_away_and_lets_a_tolerated_one_in(bench: Bench, core: Any, namespace: str) -> None:
     [node] = core.list_node().items
     taint = {"key": "autoglm-test", "value": "vision", "effect": "NoSchedule"}
