@@ -3,9 +3,9 @@
     python tests/benchmarks/bench_nights.py                  # works for --seconds, keeps what it has, prints what is complete
     python tests/benchmarks/bench_nights.py --seconds 0      # only prints
 
-Each night's model is trained on everything up to it and answers the next day's texts, days 9 to 14. The newcomer's: single characters,
-two layers of 128, and what transformers' TrainingArguments have when nothing is said (AdamW at 5e-5 without decay, linear, three epochs
-of batches of eight). TF-IDF with logistic regression learns the same rows. Answers are bench_loop.py's and kept like its own.
+Each night's model is trained on everything up to it and answers the next day's texts, days 9 to 14. The newcomer's: the same tokens, two
+layers of 128, and what transformers' TrainingArguments have when nothing is said (AdamW at 5e-5 without decay, linear, three epochs of
+batches of eight). TF-IDF with logistic regression learns the same rows. Answers are bench_loop.py's and kept like its own.
 The gain over another is the mean over days and seeds of the difference of macro-F1; its 95 % interval resamples each day's rows, the
 same ones for both, and the seeds.
 """
@@ -47,7 +47,6 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
         "prepare.augment.operations=[crop]",
     ),
     "TrainingArguments' defaults": (
-        "tokenize.longest=1",
         "model.hidden_size=128",
         "model.layers=2",
         "train.learning_rate=5.0e-5",
