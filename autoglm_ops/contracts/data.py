@@ -51,6 +51,15 @@ class ValidationReport(Record):
     reasons: tuple[str, ...] = ()
 
 
+class HalfLife(Record):
+    """How fast the past went stale, in days; 0: all days alike. scores: macro-F1 on the `judged` days by the half-life's days, as text."""
+
+    days: float
+    scores: dict[str, float]
+    judged: tuple[str, ...]
+    reason: str
+
+
 class DatasetVersion(Record):
     """What `prepare` made. `digest` is over the three split files, and the copies' when there are any: the dataset's version."""
 

@@ -44,11 +44,12 @@ def weigh(
             found[name] = [row for row in rows if row.id not in weak]
             dropped["weak-label"] += len(rows) - len(found[name])
         else:
-            found[name] = [row._replace(weight=weak.get(row.id, 1.0) * _age(row.day, today, half_life_days)) for row in rows]
+            found[name] = [row._replace(weight=weak.get(row.id, 1.0) * decay(row.day, today, half_life_days)) for row in rows]
     return found, {word: count for word, count in dropped.items() if count}
 
 
-def _age(day: str, today: str, half_life_days: float) -> float:
+def decay(day: str, today: str, half_life_days: float) -> float:
+    """What a row of the ISO day `day` weighs when `today` is the newest; 1 without a half-life (0)."""
     if not half_life_days:
         return 1.0
     days = (date.fromisoformat(today) - date.fromisoformat(day)).days

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,31 @@ def tfidf(texts: Sequence[str], labels: Sequence[str], weights: Sequence[float],
         return [only] * len(asked)
     vectoriser, model = _fitted(texts, labels, weights)
     return [str(label) for label in model.predict(vectoriser.transform(asked))]
+
+
+class Fit(NamedTuple):
+    """One fit: the row numbers it sees, what each of them weighs, and the row numbers it is asked for."""
+
+    seen: Sequence[int]
+    weights: Sequence[float]
+    asked: Sequence[int]
+
+
+def refitted(texts: Sequence[str], labels: Sequence[str], fits: Iterable[Fit]) -> Iterator[list[str]]:
+    """Each fit's answers to the rows it is asked for. The features are those of all texts [n], counted once; labels are seen by the
+    fits alone."""
+    from threadpoolctl import threadpool_limits
+
+    vectoriser, model = _parts()
+    found = vectoriser.fit_transform(texts)
+    for fit in fits:
+        known = [labels[place] for place in fit.seen]
+        if len(set(known)) == 1:
+            yield known[:1] * len(fit.asked)
+        else:
+            with threadpool_limits(limits=1):
+                model.fit(found[fit.seen], known, sample_weight=list(fit.weights))
+            yield [str(label) for label in model.predict(found[fit.asked])]
 
 
 def opinions(
@@ -85,12 +110,17 @@ def _probabilities(
 def _fitted(texts: Sequence[str], labels: Sequence[str], weights: Sequence[float]) -> tuple[Any, Any]:
     """The vectoriser and the model, of two labels at least. On one thread: the sums of several differ with their number, and what a
     teacher thinks is an output with a digest."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    vectoriser = TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True, max_features=FEATURES)
-    model = LogisticRegression(C=10.0, max_iter=1000, tol=1e-5)
+    vectoriser, model = _parts()
     with threadpool_limits(limits=1):
         model.fit(vectoriser.fit_transform(texts), labels, sample_weight=list(weights))
     return vectoriser, model
+
+
+def _parts() -> tuple[Any, Any]:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    vectoriser = TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True, max_features=FEATURES)
+    return vectoriser, LogisticRegression(C=10.0, max_iter=1000, tol=1e-5)

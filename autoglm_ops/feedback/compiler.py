@@ -112,7 +112,7 @@ class _Case:
         searched = f"{SPACE}{rule.key}"
         self.rule = rule
         self.key = searched if searched in present.levers else rule.key
-        self.words = WORDS.get(self.key, ())
+        self.words = WORDS.get(self.key, ()) if rule.set is not None else ()
         self.base, self.now = base.get(self.key), present.levers.get(self.key)
         self.signals = {name: signal.model_dump(mode="json") for name, signal in sorted(signals.items())}
         self.seen = digest_of(self.signals)
@@ -146,7 +146,9 @@ class _Case:
 
     def _blocked(self, policy: FeedbackPolicy, today: date) -> Refusal | None:
         if not self._ends():
-            return self._refuse("no-lever", "neither searched nor set to a number")
+            return self._refuse(
+                "no-lever", f"{self.now} is neither searched nor {' or '.join(map(str, self.words)) or 'a number'}"
+            )
         if self.rule.key not in policy.bounds and not self.words:
             return self._refuse("no-bound", "it has no hard bounds, so it is never patched")
         if any(patch.evidence.get("seen") == self.seen for patch in self.earlier):
@@ -161,7 +163,9 @@ class _Case:
 
     def _ends(self) -> dict[str, Any]:
         """What of the lever can move: numbers as `ends` names them, or its word."""
-        return {"value": self.now} if self.now in self.words else ends(self.now)
+        if self.words:
+            return {"value": self.now} if self.now in self.words else {}
+        return ends(self.now)
 
     def _changes(self, policy: FeedbackPolicy) -> dict[str, Any]:
         """New values of the ends that can move; a range that would close is left as it is."""

@@ -40,8 +40,9 @@ class Applied(Record):
     skipped: tuple[Refusal, ...] = ()
 
 
-WORDS: dict[str, tuple[str, ...]] = {"train.quantization": ("none", "int8")}
-"""Settings that are words and may be patched: no patch sets another one. Their order is what a way back is told by."""
+WORDS: dict[str, tuple[str | int, ...]] = {"train.quantization": ("none", "int8"), "prepare.half_life_days": (0, "auto")}
+"""Settings that may be patched by being set to a word: no patch sets another one, nor one that a user set to something else. Their order
+is what a way back is told by."""
 
 SECTIONS = ("model", "train", "tokenize", "prepare", "data", "serving")
 

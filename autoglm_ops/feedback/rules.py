@@ -76,8 +76,9 @@ class Rule(Record):
     def _one_change(self) -> Rule:
         if [self.multiply, self.add, self.set].count(None) != 2:
             raise ValueError(f"the rule for {self.key} must have one of multiply, add and set")
-        words = WORDS.get(self.key, ())
-        if self.set not in (words or (None,)):
+        values = WORDS.get(self.key, ())
+        words = [value for value in values if isinstance(value, str)]
+        if self.set not in words and (self.set is not None or len(words) == len(values) > 0):
             raise ValueError(f"{self.key} is set to one of {', '.join(words)}" if words else f"{self.key} is no word to be set")
         for text in (*self.when, *self.unless):
             Condition.of(text)
@@ -167,11 +168,10 @@ RULES = (
         reason="the texts moved and quality fell with them: new domains need more passes",
     ),
     Rule(
-        when=("quality", "drift"),
+        when=("drift",),
         key="prepare.half_life_days",
-        multiply=0.75,
-        start=14,  # TF-IDF on the next day, nights 4 to 12 of the bundled reviews: +0.004 with 14 days, +0.006 with 7, none worse
-        reason="the texts moved and quality fell with them: rows of late days weigh more",
+        set="auto",
+        reason="the texts moved away from those trained on: rows of late days weigh more, as far as the last days show that it helps",
     ),
     Rule(
         when=("latency",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -115,8 +115,9 @@ class Prepare(Section):
     """The gate judges on the held-out rows of this many last days."""
     near_copies: Literal["keep", "drop"] = "keep"
     """Training and validation rows that are nearly a held-out text: keep does not look for them, drop takes them out and counts them."""
-    half_life_days: float = Field(default=0.0, ge=0)
-    """A training row so many days older than the last weighs half in the loss; 0 weighs all days alike."""
+    half_life_days: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
+    """A training row so many days older than the last weighs half in the loss; 0 weighs all days alike, auto measures on the last days
+    which half-life would have answered them best."""
     augment: Augment = Augment()
 
 

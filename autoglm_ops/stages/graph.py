@@ -20,7 +20,17 @@ SPECS: dict[str, Spec] = {
     for spec in (
         _stage("ingest", "data", inputs="source as_of feedback", params="data"),
         _stage("validate", "validation", "expectations", after="ingest", params="data validation"),
-        _stage("prepare", "data", "monitoring/drift.py", after="validate", params="prepare data seed"),
+        _stage(
+            "prepare",
+            "data",
+            "monitoring/drift.py",
+            "evaluation/forgetting.py",
+            "evaluation/baseline.py",
+            "evaluation/metrics.py",
+            "evaluation/paired.py",
+            after="validate",
+            params="prepare data seed",
+        ),
         _stage("tokenize", "data", "evaluation/baseline.py", after="prepare", inputs="folders", params="tokenize seed"),
         _stage(
             "plan",

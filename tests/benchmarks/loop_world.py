@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from autoglm_ops.contracts.arrays import TokenArrays, TokenMeta, write_arrays
@@ -14,9 +14,9 @@ from autoglm_ops.data.dedup import dedup
 from autoglm_ops.data.rows import Row
 from autoglm_ops.data.split import Shares, Splits, split
 from autoglm_ops.data.tables import Copy
-from autoglm_ops.data.weights import weigh
 from autoglm_ops.settings import Settings
 from autoglm_ops.stages import replay
+from autoglm_ops.stages.prepare import weighed
 from autoglm_ops.stages.tokenize import teacher_of
 from autoglm_ops.training.rows import Rows
 
@@ -52,7 +52,7 @@ class World:
             if day <= last
         ]
         found = split(dedup(rows)[0], self.shares())
-        return replace(found, samples=weigh(found.samples, {}, self.settings.prepare.half_life_days, last)[0])
+        return weighed(found, {}, self.settings.prepare.half_life_days, self.settings.seed)[0]
 
     def shares(self) -> Shares:
         made = self.settings.prepare

@@ -40,7 +40,7 @@ GROUPS = {
 }
 RECORDS = {
     "Alert", "ArmRow", "AsOf", "BuildPlan", "BuiltDataset", "Champion", "CheckpointManifest", "Completion", "Counts", "DatasetPart", "DatasetVersion", "DayTally",
-    "DriftOfDay", "DriftReport", "EmbeddingSample", "Estimate", "EvaluationReport", "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "Folders", "GateVerdict",
+    "DriftOfDay", "DriftReport", "EmbeddingSample", "Estimate", "EvaluationReport", "Expectation", "FeedbackCounts", "FeedbackItem", "FeedbackSnapshot", "Folders", "GateVerdict", "HalfLife",
     "HardwareSpec", "Interval", "JobSpec", "JobStatus", "KubernetesPlace", "LabelledRow", "LaunchPlan", "LaunchRecord", "LocationProfile", "LogCommit", "ModelRef",
     "ModelShape", "PackedDataset", "ParallelPlan", "PastStudy", "PatchSet", "PlanSurvey", "PlannedPart", "Prediction", "Profile", "Promotion", "Provenance", "Quantised", "Quota", "Recipe",
     "RecoveryDecision", "RecoveryRules", "ReporterTally", "Resources", "RowSet", "RunInfo", "SearchSpacePatch", "Served", "Setting", "Signal", "SignalsOfDay",

@@ -66,9 +66,9 @@ def test_same_evidence_then_cooldown_then_again(make_signal: Make) -> None:
     active = PatchSet(patches=first.patches)
     key = "tune.space.train.learning_rate"
     again = compile_patches([make_signal("drift")], BASE, active, POLICY, DAY + timedelta(days=3))
-    assert (again.patches, words(again.refused)) == ((), {key: "seen"})
+    assert (again.patches, words(again.refused)[key]) == ((), "seen")
     soon = compile_patches([make_signal("drift", value=0.6)], BASE, active, POLICY, DAY)
-    assert (soon.patches, words(soon.refused)) == ((), {key: "cooldown"})
+    assert (soon.patches, words(soon.refused)[key]) == ((), "cooldown")
     later = compile_patches([make_signal("drift", value=0.6)], BASE, active, POLICY, DAY + timedelta(days=1))
     assert later.patches[0].old == first.patches[0].new
 
@@ -85,7 +85,7 @@ def test_what_a_person_undid_is_left_alone(make_signal: Make) -> None:
     found = compile_patches(
         [make_signal("drift", value=0.9)], BASE, PatchSet(patches=(patch, back)), POLICY, DAY + timedelta(days=2)
     )
-    assert words(found.refused) == {"tune.space.train.learning_rate": "undone"}
+    assert words(found.refused)["tune.space.train.learning_rate"] == "undone"
 
 
 def test_a_lever_that_is_not_there_or_has_no_bound_is_refused_by_word(make_signal: Make) -> None:
@@ -239,12 +239,29 @@ def test_a_signal_from_the_future_moves_nothing(make_signal: Make) -> None:
 
 
 def test_a_lever_that_is_off_begins_at_the_rules_start_and_goes_on_from_there(make_signal: Make) -> None:
-    space, fired = {"prepare.half_life_days": 0}, [make_signal("quality"), make_signal("drift")]
-    first = compile_patches(fired, space, PatchSet(), POLICY, DAY)
+    rules = [Rule(when=("drift",), key="prepare.half_life_days", multiply=0.75, start=14, reason="r")]
+    space = {"prepare.half_life_days": 0}
+    first = compile_patches([make_signal("drift")], space, PatchSet(), POLICY, DAY, rules)
     assert [patch.new for patch in first.patches] == [14]
-    fired = [make_signal("quality", value=0.4), make_signal("drift")]
-    second = compile_patches(fired, space, PatchSet(patches=first.patches), POLICY, DAY + timedelta(days=1))
+    fired, active = [make_signal("drift", value=0.4)], PatchSet(patches=first.patches)
+    second = compile_patches(fired, space, active, POLICY, DAY + timedelta(days=1), rules)
     assert [patch.new for patch in second.patches] == [10.5]
+
+
+def test_drift_leaves_the_half_life_to_what_the_last_days_show_unless_somebody_chose_one(make_signal: Make) -> None:
+    space, fired = {"prepare.half_life_days": 0.0}, [make_signal("drift")]
+    first = compile_patches(fired, space, PatchSet(), POLICY, DAY)
+    assert [patch.new for patch in first.patches] == ["auto"]
+    active, later = PatchSet(patches=first.patches), DAY + timedelta(days=2)
+    again = compile_patches([make_signal("drift", value=0.9)], space, active, POLICY, later)
+    assert (again.patches, words(again.refused)["prepare.half_life_days"]) == ((), "bound")
+    assert apply(space, active, DAY + timedelta(days=POLICY.expire_days)).levers == {"prepare.half_life_days": "auto"}
+    over = DAY + timedelta(days=POLICY.expire_days + 1)
+    assert apply(space, active, over).levers == space
+    assert [patch.new for patch in compile_patches(fired, space, active, POLICY, over).patches] == ["auto"]
+    for chosen in (7.0, "auto"):
+        kept = compile_patches(fired, {"prepare.half_life_days": chosen}, PatchSet(), POLICY, DAY)
+        assert kept.patches == () and words(kept.refused)["prepare.half_life_days"] in ("no-lever", "bound")
 
 
 def test_a_width_keeps_to_what_its_heads_allow(make_signal: Make) -> None:

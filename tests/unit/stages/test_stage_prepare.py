@@ -125,3 +125,23 @@ def test_a_teacher_is_asked_for_the_rows_that_are_learned_from_and_changes_nothi
     agrees = float(np.mean(found.teacher.argmax(1) == found.labels))
     assert said[1].facts["teacher_agrees"] == round(agrees, 4) and "teacher_agrees" not in said[0].facts
     assert len(set(map(bytes, found.teacher))) > len(read_samples(out / "train.parquet")), "copies are thought of by themselves"
+
+
+def test_the_half_life_that_the_last_days_show_weighs_the_rows_and_is_said(tmp_path: Path) -> None:
+    turned = [
+        row._replace(label=("neg", "pos")[number % 2] if row.timestamp == "2026-01-01" else row.label)
+        for number, row in enumerate(ROWS)
+    ]
+    (tmp_path / "out" / "validate").mkdir(parents=True)
+    write_rows(tmp_path / "out" / "validate" / "rows.parquet", turned, Row)
+    weights = {}
+    for asked in (0, 1, "auto"):
+        out = tmp_path / f"{asked}"
+        out.mkdir()
+        chosen = Settings.model_validate({"prepare": {"half_life_days": asked}})
+        said = prepare.run(Context(tmp_path, out, tmp_path, tmp_path, tmp_path, "local", chosen))
+        weights[asked] = {row.day: row.weight for row in read_samples(out / "train.parquet")}
+    assert set(weights[0].values()) == {1.0}
+    assert weights[1] == {"2026-01-01": 0.25, "2026-01-02": 0.5, "2026-01-03": 1.0}
+    measured = said.facts["half_life"]
+    assert weights["auto"] == weights[measured["days"]] and said.reasons == (measured["reason"],)
