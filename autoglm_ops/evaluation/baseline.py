@@ -38,12 +38,13 @@ def tfidf(texts: Sequence[str], labels: Sequence[str], weights: Sequence[float],
     only = majority(labels)
     if len(set(labels)) == 1:
         return [only] * len(asked)
-    vectoriser, model = _fitted(texts, labels, weights)
+    vectoriser, model = _parts()
+    _learned(model, vectoriser.fit_transform(texts), labels, weights)
     return [str(label) for label in model.predict(vectoriser.transform(asked))]
 
 
 class Fit(NamedTuple):
-    """One fit: the row numbers it sees, what each of them weighs, and the row numbers it is asked for."""
+    """One fit: the row numbers it learns from, what each of them weighs, and the row numbers it is asked for."""
 
     seen: Sequence[int]
     weights: Sequence[float]
@@ -51,10 +52,8 @@ class Fit(NamedTuple):
 
 
 def refitted(texts: Sequence[str], labels: Sequence[str], fits: Iterable[Fit]) -> Iterator[list[str]]:
-    """Each fit's answers to the rows it is asked for. The features are those of all texts [n], counted once; labels are seen by the
-    fits alone."""
-    from threadpoolctl import threadpool_limits
-
+    """Each fit's answers to the rows it is asked for. The features are those of all texts [n], counted once, since that takes longer
+    than a fit; their labels are seen by the fits alone."""
     vectoriser, model = _parts()
     found = vectoriser.fit_transform(texts)
     for fit in fits:
@@ -62,8 +61,7 @@ def refitted(texts: Sequence[str], labels: Sequence[str], fits: Iterable[Fit]) -
         if len(set(known)) == 1:
             yield known[:1] * len(fit.asked)
         else:
-            with threadpool_limits(limits=1):
-                model.fit(found[fit.seen], known, sample_weight=list(fit.weights))
+            _learned(model, found[fit.seen], known, fit.weights)
             yield [str(label) for label in model.predict(found[fit.asked])]
 
 
@@ -75,47 +73,28 @@ def opinions(
     origins: Sequence[int],
     names: Sequence[str],
 ) -> NDArray[np.float32]:
-    """Probabilities [m, names] that TF-IDF + logistic regression gives each `asked` text [m], not having seen the row of `texts` that
-    it is or was made of (`origins`, row numbers [m]). Which rows are left out together hangs on their texts alone, not on their order.
+    """Probabilities [m, names] that TF-IDF + logistic regression gives each `asked` text [m], not having learned from the row of `texts`
+    that it is or was made of (`origins`, row numbers [m]). Which rows are left out together hangs on their texts alone, not on their
+    order; the features are those of all texts, counted once.
 
     Raises BadData where the rows are so few that a fold's others are none.
     """
     folds = np.array([int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % FOLDS for text in texts], np.int64)
     asked_folds = folds[np.asarray(origins, np.int64)]
+    vectoriser, model = _parts()
+    known, wanted = vectoriser.fit_transform(texts), vectoriser.transform(asked)
     found = np.zeros((len(asked), len(names)), np.float32)
     for fold in np.unique(asked_folds):
-        seen, mine = np.flatnonzero(folds != fold).tolist(), np.flatnonzero(asked_folds == fold).tolist()
-        found[mine] = _probabilities(
-            [texts[place] for place in seen],
-            [labels[place] for place in seen],
-            [weights[place] for place in seen],
-            [asked[place] for place in mine],
-            names,
-        )
+        seen, mine = np.flatnonzero(folds != fold).tolist(), np.flatnonzero(asked_folds == fold)
+        taught = [labels[place] for place in seen]
+        commonest = majority(taught)
+        if set(taught) == {commonest}:
+            found[mine, names.index(commonest)] = 1
+        else:
+            _learned(model, known[seen], taught, [weights[place] for place in seen])
+            places = np.array([names.index(str(label)) for label in model.classes_])
+            found[np.ix_(mine, places)] = model.predict_proba(wanted[mine])
     return found
-
-
-def _probabilities(
-    texts: Sequence[str], labels: Sequence[str], weights: Sequence[float], asked: Sequence[str], names: Sequence[str]
-) -> NDArray[np.float64]:
-    found, only = np.zeros((len(asked), len(names))), majority(labels)
-    if len(set(labels)) == 1:
-        found[:, names.index(only)] = 1
-        return found
-    vectoriser, model = _fitted(texts, labels, weights)
-    found[:, [names.index(str(label)) for label in model.classes_]] = model.predict_proba(vectoriser.transform(asked))
-    return found
-
-
-def _fitted(texts: Sequence[str], labels: Sequence[str], weights: Sequence[float]) -> tuple[Any, Any]:
-    """The vectoriser and the model, of two labels at least. On one thread: the sums of several differ with their number, and what a
-    teacher thinks is an output with a digest."""
-    from threadpoolctl import threadpool_limits
-
-    vectoriser, model = _parts()
-    with threadpool_limits(limits=1):
-        model.fit(vectoriser.fit_transform(texts), labels, sample_weight=list(weights))
-    return vectoriser, model
 
 
 def _parts() -> tuple[Any, Any]:
@@ -124,3 +103,12 @@ def _parts() -> tuple[Any, Any]:
 
     vectoriser = TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True, max_features=FEATURES)
     return vectoriser, LogisticRegression(C=10.0, max_iter=1000, tol=1e-5)
+
+
+def _learned(model: Any, features: Any, labels: Sequence[str], weights: Sequence[float]) -> None:
+    """Fit, of two labels at least. On one thread: the sums of several differ with their number, and what a teacher thinks is an output
+    with a digest."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1):
+        model.fit(features, labels, sample_weight=list(weights))

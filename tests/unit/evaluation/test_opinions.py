@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from autoglm_ops.errors import BadData
-from autoglm_ops.evaluation.baseline import _fitted, opinions
+from autoglm_ops.evaluation.baseline import opinions
 
 GOOD = [f"很好{n}喜欢" for n in range(30)]
 BAD = [f"太差{n}失望" for n in range(30)]
@@ -54,7 +54,7 @@ def test_the_same_bits_however_many_threads_there_are() -> None:
     found = []
     for threads in (1, 2):
         with threadpool_limits(limits=threads):
-            found.append(_fitted(texts, labels, [1.0] * 400)[1].coef_.tobytes())
+            found.append(opinions(texts, labels, [1.0] * 400, texts, range(400), NAMES).tobytes())
     assert found[0] == found[1]
 
 
