@@ -1,11 +1,12 @@
-"""A model a night, judged on the next day: params.yaml beside a newcomer's configuration and TF-IDF, three seeds, paired intervals.
+"""A model a night, judged on the next day: what the loop trains beside params.yaml, a newcomer's configuration and TF-IDF, three seeds.
 
     python tests/benchmarks/bench_nights.py                  # works for --seconds, keeps what it has, prints what is complete
     python tests/benchmarks/bench_nights.py --seconds 0      # only prints
 
-Each night's model is trained on everything up to it and answers the next day's texts, days 9 to 14. The newcomer's: the same tokens, two
-layers of 128, and what transformers' TrainingArguments have when nothing is said (AdamW at 5e-5 without decay, linear, three epochs of
-batches of eight). TF-IDF with logistic regression learns the same rows. Answers are bench_loop.py's and kept like its own.
+Each night's model is trained on everything up to it and answers the next day's texts, days 9 to 14. The loop's: params.yaml with the
+half-life that drift switches on, and with a teacher. The newcomer's: the same tokens, two layers of 128, and what transformers'
+TrainingArguments have when nothing is said (AdamW at 5e-5 without decay, linear, three epochs of batches of eight). TF-IDF with logistic
+regression learns the same rows, and in another row with the loop's weights. Answers are bench_loop.py's and kept like its own.
 The gain over another is the mean over days and seeds of the difference of macro-F1; its 95 % interval resamples each day's rows, the
 same ones for both, and the seeds.
 """
@@ -37,15 +38,19 @@ from autoglm_ops.evaluation.metrics import Tally, macro_f1
 from autoglm_ops.settings import load
 
 RESAMPLES = 2_000
-OURS, TFIDF = "params.yaml", "TF-IDF"
+AUTO = ("prepare.half_life_days=auto",)
+OURS, TFIDF = "the loop's", "TF-IDF"
 CONFIGURATIONS: dict[str, tuple[str, ...]] = {
-    OURS: (),
-    "with a teacher": (
+    TFIDF: (),
+    f"{TFIDF}, the loop's half-life": AUTO,
+    OURS: (
+        *AUTO,
         "tokenize.teacher=tfidf",
         "train.teacher=0.7",
-        "prepare.augment.copies=1",
+        "prepare.augment.copies=2",
         "prepare.augment.operations=[crop]",
     ),
+    "params.yaml": (),
     "TrainingArguments' defaults": (
         "model.hidden_size=128",
         "model.layers=2",
@@ -63,8 +68,13 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
 
 @cache
 def world_of(name: str, seed: int) -> World:
-    sets = (*CONFIGURATIONS.get(name, ()), f"seed={seed}")
-    return World(load(ROOT / "params.yaml", environ={}, overrides=sets), "tfidf" if name == TFIDF else "glm")
+    sets = (*CONFIGURATIONS[name], f"seed={seed}")
+    return World(load(ROOT / "params.yaml", environ={}, overrides=sets), "tfidf" if name.startswith(TFIDF) else "glm")
+
+
+def seeds_of(name: str, seeds: int) -> range:
+    """TF-IDF draws nothing."""
+    return range(1 if name.startswith(TFIDF) else seeds)
 
 
 def answered(name: str, seed: int, night: int) -> Codes:
@@ -101,29 +111,29 @@ def values(truth: Codes, given: Codes, drawn: NDArray[np.float64]) -> NDArray[np
 
 
 def compared(seeds: int, nights: list[int]) -> Iterator[dict[str, object]]:
-    """Each configuration that is complete: its mean macro-F1, and the gain of params.yaml over it."""
+    """Each configuration that is complete for a seed at least: its mean macro-F1, and the gain of the loop's over it."""
     world, random = world_of(TFIDF, 0), np.random.default_rng(0)
-    found: dict[str, list[NDArray[np.float64]]] = {}
-    for night in nights:
-        places = np.array(world.of_day(night + 1))
-        truth = np.array([world.classes.index(world.labels[place]) for place in places])
-        rows = len(places)
-        drawn = np.concatenate([np.ones((1, rows)), random.multinomial(rows, [1 / rows] * rows, RESAMPLES)]).astype(float)
-        for name in (OURS, TFIDF, *CONFIGURATIONS):
-            answers = [kept(name, seed, night) for seed in range(1 if name == TFIDF else seeds)]
-            if all(one is not None for one in answers):
-                found.setdefault(f"{name}/{night}", [values(truth, one[places], drawn) for one in answers if one is not None])
-    whole = [name for name in (OURS, TFIDF, *CONFIGURATIONS) if all(f"{name}/{night}" in found for night in nights)]
     chosen = np.concatenate([np.arange(seeds)[None], random.integers(seeds, size=(RESAMPLES, seeds))])  # row 0: as it was
+    drawn, truths = [], []
+    for night in nights:
+        places = world.of_day(night + 1)
+        rows = len(places)
+        drawn.append(np.concatenate([np.ones((1, rows)), random.multinomial(rows, [1 / rows] * rows, RESAMPLES)]).astype(float))
+        truths.append((np.array(places), np.array([world.classes.index(world.labels[place]) for place in places])))
     means = {}
-    for name in dict.fromkeys(whole):
-        cube = np.stack([np.stack(found[f"{name}/{night}"]) for night in nights])  # [nights, seeds, resamples + 1]
-        by_seed = np.broadcast_to(cube.mean(0), (seeds, cube.shape[2]))
-        means[name] = by_seed.T[np.arange(len(chosen))[:, None], chosen].mean(1)
-    for name, value in means.items():
-        gain = means[OURS] - value if OURS in means else np.full(len(value), np.nan)
+    for name in (OURS, *CONFIGURATIONS):
+        by_seed = []
+        for seed in seeds_of(name, seeds):
+            answers = [kept(name, seed, night) for night in nights]
+            if all(one is not None for one in answers):
+                days = zip(truths, answers, drawn, strict=True)
+                by_seed.append(np.mean([values(truth, one[places], times) for (places, truth), one, times in days], 0))
+        if by_seed:
+            means[name] = np.stack(by_seed).T[np.arange(len(chosen))[:, None], chosen % len(by_seed)].mean(1), len(by_seed)
+    for name, (value, count) in means.items():
+        gain = means[OURS][0] - value if OURS in means else np.full(len(value), np.nan)
         low, high = np.quantile(gain[1:], [0.025, 0.975])
-        yield {"name": name, "f1": float(value[0]), "gain": float(gain[0]), "low": float(low), "high": float(high)}
+        yield {"name": name, "seeds": count, "f1": value[0], "gain": gain[0], "low": low, "high": high}
 
 
 def main() -> None:
@@ -133,20 +143,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=420, help="begin no training after so many; call again to go on")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="trainings at once, a thread each")
     asked = parser.parse_args()
-    cells = [(TFIDF, 0, night) for night in asked.nights]
-    cells += [(name, seed, night) for name in CONFIGURATIONS for seed in range(asked.seeds) for night in asked.nights]
+    cells = [(name, seed, night) for name in CONFIGURATIONS for seed in seeds_of(name, asked.seeds) for night in asked.nights]
     work(cells, asked.seconds, asked.workers)
     missing = sum(kept(*cell) is None for cell in cells)
     lines, console = list(compared(asked.seeds, asked.nights)), Console()
-    table = Table(
-        "model", f"macro-F1, days {asked.nights[0] + 1} to {asked.nights[-1] + 1}", f"{OURS} over it", "95 %", box=None
-    )
+    title = f"macro-F1, days {asked.nights[0] + 1} to {asked.nights[-1] + 1}"
+    table = Table("model", "seeds", title, f"{OURS} over it", "95 %", box=None)
     for line in lines:
         gain = ("", "") if line["name"] == OURS else (f"{line['gain']:+.4f}", f"{line['low']:+.4f} to {line['high']:+.4f}")
-        table.add_row(str(line["name"]), f"{line['f1']:.4f}", *gain)
-    console.print(
-        table, f"{asked.seeds} seeds" + (f"; {missing} trainings are missing: call again to go on" if missing else "")
-    )
+        table.add_row(str(line["name"]), f"{line['seeds']}", f"{line['f1']:.4f}", *gain)
+    console.print(table, f"{missing} trainings are missing: call again to go on" if missing else "")
     write_text(
         BENCH / "nights.json", json.dumps({"seeds": asked.seeds, "nights": asked.nights, "models": lines}, indent=1) + "\n"
     )

@@ -90,9 +90,10 @@ def tokens(world: World, night: int) -> Tokens:
     """What `tokenize` makes of everything up to `night`; kept in .autoglm/bench/tokens by the digest of its settings."""
     settings, samples = world.settings, world.splits(night).samples
     wanted = {"night": night, "prepare": settings.prepare.model_dump(), "tokenize": settings.tokenize.model_dump()}
+    wanted |= {"seed": settings.seed} if settings.prepare.augment.copies else {}
     wanted |= {
         "window": settings.data.window_days,
-        "code": code("data/tokenizer.py", "data/augment.py", "evaluation/baseline.py"),
+        "code": code("data/tokenizer.py", "data/augment.py", "evaluation/baseline.py", "evaluation/forgetting.py"),
     }
     folder = BENCH / "tokens" / digest_of(wanted)[:16]
     length = settings.tokenize.max_length
