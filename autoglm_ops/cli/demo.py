@@ -41,12 +41,15 @@ FIRST_NIGHT = 2
 FAULTS = "6:label-noise,8:hostile-reporter,10:latency"
 # Short studies and trainings, for the loop and its comparisons alike: the demo has thirty minutes for two weeks. Four epochs, since the
 # first days hold little text (two left the loop 0.23 above frozen, four 0.27), and 500 steps at most, since the last hold much (700 scored no higher).
+# A teacher, since so short a training gains most by one: with the half-life that drift switches on, 0.788 on the next day of nights 5, 7, 9, 10 and 12.
 STUDY = {
     "TUNE__STEPS": "30",
     "TUNE__LOOKS": "2",
     "TRAIN__EPOCHS": "4",
     "TRAIN__MAX_STEPS": "500",
     "TRAIN__EVALUATIONS": "2",
+    "TOKENIZE__TEACHER": "tfidf",
+    "TRAIN__TEACHER": "0.85",
 }
 
 
