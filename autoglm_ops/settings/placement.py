@@ -12,26 +12,30 @@ from autoglm_ops.contracts.slurm import SlurmPlace
 from autoglm_ops.settings.kinds import Count, Name, Positive, Section
 
 
+def absolute(uri: str | None) -> str | None:
+    """`uri` as it is. Raises ValueError for a folder, or a file of SQLite, whose place hangs on where a process was started."""
+    scheme, separator, rest = (uri or "").partition("://")
+    path = uri if not separator else rest if scheme == "file" else rest.removeprefix("/") if scheme == "sqlite" else None
+    if path is not None and not path.startswith("/"):
+        raise ValueError("a relative path means another folder in every run's workspace; write an absolute one")
+    return uri
+
+
 class StoreSettings(Section):
     uri: str | None = None
     """Where artefacts live: a folder, absolute, or s3://bucket/prefix; null is a folder under $AUTOGLM_HOME."""
 
-    @field_validator("uri")
-    @classmethod
-    def _one_place_for_all_runs(cls, value: str | None) -> str | None:
-        scheme, separator, rest = (value or "").partition("://")
-        folder = value if not separator else rest if scheme == "file" else None
-        if folder is not None and not folder.startswith("/"):
-            raise ValueError("a relative path means another folder in every run's workspace; write an absolute one")
-        return value
+    _one_place_for_all_runs = field_validator("uri")(absolute)
 
 
 class Tracking(Section):
     uri: str | None = None
-    """The MLflow tracking and registry URI; null is SQLite under $AUTOGLM_HOME."""
+    """The MLflow tracking and registry URI, its path absolute where it is a folder or SQLite; null is SQLite under $AUTOGLM_HOME."""
     experiment: str = "autoglm"
     studies: str | None = None
     """A PostgreSQL URL that keeps tuning studies on a server; null is SQLite in the run's scratch. It may hold a password: give it by environment."""
+
+    _one_place_for_all_runs = field_validator("uri")(absolute)
 
 
 Away = Literal["validate", "prepare", "tokenize", "plan", "tune", "train", "evaluate", "gate", "report", "dataset"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
 from autoglm_ops.contracts.space import spoken
 from autoglm_ops.settings.kinds import Count, Name, Positive, Section, Seed, Share
@@ -119,6 +119,14 @@ class Prepare(Section):
     """A training row so many days older than the last weighs half in the loss; 0 weighs all days alike, auto measures on the last days
     which half-life would have answered them best."""
     augment: Augment = Augment()
+
+    @field_validator("half_life_days", mode="wrap")
+    @classmethod
+    def _days_or_auto(cls, value: Any, usual: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return usual(value)
+        except ValidationError as error:  # one of each kind that it might have been
+            raise ValueError("give a number of days, 0 or more, or auto") from error
 
 
 class Tokenize(Section):

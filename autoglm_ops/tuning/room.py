@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autoglm_ops.contracts.space import parts_of
 from autoglm_ops.errors import Refused, UsageError
-from autoglm_ops.tuning.space import PREFIX
+from autoglm_ops.tuning.space import PREFIX, parse_space
 
 SIZES = ("model.hidden_size", "model.layers", "model.heads")
 Fits = Callable[[Mapping[str, Any]], str]
@@ -89,13 +89,20 @@ def _smallest(entry: Any) -> Any:
 
 
 def _quantum(raw: Mapping[str, Any], present: Mapping[str, Any]) -> int:
-    """What a hidden size must be a multiple of: 4 × each number of heads that may go with it (rotary embeddings turn pairs in half a head)."""
-    kind, values, step = parts_of(raw.get("model.heads"))
-    if kind == "choice":
-        heads = list(values)
-    elif kind:
-        low, high = values
-        heads = list(range(int(low), int(high) + 1, step))
+    """What a hidden size must be a multiple of: 4 × each number of heads that may go with it (rotary embeddings turn pairs in half a head).
+
+    Raises UsageError where the heads that are searched are no whole numbers from 1 on.
+    """
+    entry = raw.get("model.heads")
+    return 4 * math.lcm(*(_heads(entry) if entry is not None else [int(present["model.heads"])]))
+
+
+def _heads(entry: Any) -> Sequence[int]:
+    kind, values, step = parts_of(entry)
+    if kind == "adaptive":
+        _bounds("model.heads", values, 1)
     else:
-        heads = [present["model.heads"]]
-    return 4 * math.lcm(*(int(head) for head in heads))
+        parse_space({"model.heads": {key: value for key, value in entry.items() if key != "when"} if kind else entry})
+    if kind not in ("adaptive", "int", "choice") or not all(type(value) is int and value >= 1 for value in values):
+        raise UsageError(f"{PREFIX}model.heads: give int or choice, of whole numbers from 1 on, but got {entry!r}")
+    return values if kind == "choice" else range(values[0], values[1] + 1, step)

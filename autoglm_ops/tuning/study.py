@@ -64,7 +64,7 @@ class Budget(Record):
         where = f"in trial {look.number + 1} of {self.trials} at step {look.to}"
         together = " of all trials together" if self.parallel > 1 else ""
         spent = age / 3600 * self.hourly
-        kept = "Looks that were taken are kept for the next attempt"
+        kept = "Looks that were taken are kept for a next attempt with the same settings; with others a new study begins"
         if age > self.seconds:
             raise BudgetSpent(
                 f"budget-spent: tuning took {age:.0f} s{together} and tune.seconds is {self.seconds:g}, {where}; raise tune.seconds, or lower "

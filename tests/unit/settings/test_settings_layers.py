@@ -56,6 +56,10 @@ def test_the_train_config_layout_is_accepted(tmp_path: Path) -> None:
         ),
         ("store.uri=file://data/store", ("store.uri", "absolute")),
         ("store.uri=''", ("store.uri", "absolute")),
+        ("prepare.half_life_days=soon", ("prepare.half_life_days = 'soon'", "a number of days, 0 or more, or auto")),
+        ("prepare.half_life_days=-1", ("prepare.half_life_days = -1", "a number of days, 0 or more, or auto")),
+        ("tracking.uri=mlruns", ("tracking.uri", "another folder in every run's workspace; write an absolute")),
+        ("tracking.uri=sqlite:///mlflow.db", ("tracking.uri", "absolute")),
         ("nonsense", ("KEY=VALUE",)),
         ("train.epochs=[1", ("--set train.epochs", "YAML")),
         ("seed.x=1", ("seed.x", "not a section")),
@@ -70,6 +74,13 @@ def test_a_bad_value_names_key_value_rule_and_source(override: str, parts: tuple
 @pytest.mark.parametrize("uri", [None, "/data/store", "file:///data/store", "s3://bucket/prefix", "other://anything"])
 def test_a_store_is_the_same_place_in_every_workspace(uri: str | None) -> None:
     assert load(PARAMS, overrides=[f"store.uri={uri or 'null'}"], environ={}).store.uri == uri
+
+
+@pytest.mark.parametrize(
+    "uri", [None, "/data/mlruns", "sqlite:////data/mlflow.db", "http://mlflow:5000", "postgresql://host/mlflow"]
+)
+def test_the_registry_is_the_same_one_in_every_workspace(uri: str | None) -> None:
+    assert load(PARAMS, overrides=[f"tracking.uri={uri or 'null'}"], environ={}).tracking.uri == uri
 
 
 def test_an_unknown_variable_is_an_error_that_names_it() -> None:

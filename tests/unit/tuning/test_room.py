@@ -129,3 +129,23 @@ def test_a_step_must_lead_from_end_to_end(step: Any) -> None:
 def test_heads_are_read_in_whatever_order_their_keys_stand(entry: dict[str, Any]) -> None:
     raw, _ = adapted({"model.hidden_size": {"adaptive": [32, 256]}, "model.heads": entry}, PRESENT, below(10**9))
     assert raw["model.hidden_size"] == {"int": [32, 256], "step": 16}
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"int": [1]}, "takes \\[low, high\\]"),
+        ({"int": ["a", 3]}, "takes \\[low, high\\]"),
+        ({"int": 5}, "takes a list"),
+        ({"int": [8, 2]}, "low must not be above high"),
+        ({"int": [0, 2]}, "whole numbers from 1 on"),
+        ({"choice": ["a"]}, "whole numbers from 1 on"),
+        ({"choice": [2.5]}, "whole numbers from 1 on"),
+        ({"loguniform": [1, 8]}, "give int or choice"),
+        ({"adaptive": [4]}, "adaptive takes"),
+        ("x", "must be one of"),
+    ],
+)
+def test_heads_that_are_none_are_refused_beside_an_adaptive_width(entry: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        adapted({"model.hidden_size": {"adaptive": [32, 256]}, "model.heads": entry}, PRESENT, below(10**9))
