@@ -45,6 +45,7 @@ FAULTS = "6:label-noise,8:hostile-reporter,10:latency"
 STUDY = {
     "TUNE__STEPS": "30",
     "TUNE__LOOKS": "2",
+    "TUNE__FOLDS": "1",
     "TRAIN__EPOCHS": "4",
     "TRAIN__MAX_STEPS": "500",
     "TRAIN__EVALUATIONS": "2",
@@ -167,7 +168,7 @@ class _Play:
     ) -> tuple[ModelRef | None, replay.Nightly]:
         """Retune on what came back. Returns the replaced champion (if it was) and the ungated comparison.
 
-        The comparisons go beside: nightly retraining shares the data stages by DVC's cache, and its training hides behind the study.
+        The comparisons go beside: while no half-life is patched, nightly retraining shares the data stages by DVC's cache; its training hides behind the study.
         """
         result = self.results[-1]
         self._now(f"night {number}: feedback_retune, and nightly retraining without a gate beside it")

@@ -42,7 +42,7 @@ BOUNDS: dict[str, Limits] = {
     "train.token_dropout": (0.0, 0.6),
     "tokenize.max_length": (32, 8192),
     "serving.batch_wait_ms": (0.1, 100.0),
-    "prepare.half_life_days": (3, 365),
+    "prepare.half_life_days": (1, 365),  # and of what auto may find: evaluation.forgetting
     "data.window_days": (7, 3650),
 }
 """No patch ever leaves these. A key without bounds is never patched, unless it is one of WORDS."""
@@ -129,7 +129,8 @@ class _Case:
             return blocked
         changes = self._changes(policy)
         if not changes:
-            return self._refuse("bound", f"{self.now} has no room left towards the rule's target")
+            there = f"{self.now} already" if self.words else f"{self.now}, which has no room left towards the rule's target"
+            return self._refuse("bound", f"it is {there}")
         directions = {end: self._direction(self._ends()[end], value) for end, value in changes.items()}
         if any(patch.evidence.get("moved", {}).get(end) == -sign for patch in self.earlier for end, sign in directions.items()):
             return self._refuse("hysteresis", "a patch in force moved it the other way; it must expire first")
@@ -146,8 +147,9 @@ class _Case:
 
     def _blocked(self, policy: FeedbackPolicy, today: date) -> Refusal | None:
         if not self._ends():
+            wanted = " or ".join(map(str, self.words)) or "a number"
             return self._refuse(
-                "no-lever", f"{self.now} is neither searched nor {' or '.join(map(str, self.words)) or 'a number'}"
+                "no-lever", f"it is {'not set' if self.now is None else self.now}, not {wanted}, and not searched"
             )
         if self.rule.key not in policy.bounds and not self.words:
             return self._refuse("no-bound", "it has no hard bounds, so it is never patched")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,8 +15,8 @@ from autoglm_ops.settings.kinds import Count, Name, Positive, Section
 
 def absolute(uri: str | None) -> str | None:
     """`uri` as it is. Raises ValueError for a folder, or a file of SQLite, whose place hangs on where a process was started."""
-    scheme, separator, rest = (uri or "").partition("://")
-    path = uri if not separator else rest if scheme == "file" else rest.removeprefix("/") if scheme == "sqlite" else None
+    kind, rest = urlsplit(uri or "").scheme.lower(), (uri or "").partition(":")[2].removeprefix("//")
+    path = uri if not kind else rest if kind == "file" else rest.removeprefix("/") if kind.startswith("sqlite") else None
     if path is not None and not path.startswith("/"):
         raise ValueError("a relative path means another folder in every run's workspace; write an absolute one")
     return uri
@@ -35,7 +36,10 @@ class Tracking(Section):
     studies: str | None = None
     """A PostgreSQL URL that keeps tuning studies on a server; null is SQLite in the run's scratch. It may hold a password: give it by environment."""
 
-    _one_place_for_all_runs = field_validator("uri")(absolute)
+    @field_validator("uri")
+    @classmethod
+    def _one_place_for_all_runs(cls, value: str | None) -> str | None:
+        return value if value in ("databricks", "databricks-uc", "uc") else absolute(value)  # words of MLflow's own
 
 
 Away = Literal["validate", "prepare", "tokenize", "plan", "tune", "train", "evaluate", "gate", "report", "dataset"]

@@ -23,7 +23,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
 
 import numpy as np
 import torch
-from loop_world import BENCH, ROOT, World, code, tokens
+from loop_world import BENCH, DATA_CODE, ROOT, World, code, tokens
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -53,12 +53,18 @@ Codes = NDArray[np.int64]
 
 def place(world: World, night: int) -> Path:
     """Where a night's answers are kept, by the digest of what makes them."""
-    settings = world.settings
+    settings, made = world.settings, code(*DATA_CODE)
+    key = {
+        "night": night,
+        "prepare": settings.prepare.model_dump(),
+        "window": settings.data.window_days,
+        "seed": settings.seed,
+        "data": made,
+    }
     if world.model == "tfidf":
-        return STORE / f"tfidf-{night:02d}-{digest_of(settings.prepare.model_dump())[:16]}.npy"
-    key = {"night": night, "train": settings.train.model_dump(), "model": settings.model.model_dump(), "seed": settings.seed}
-    key |= {"prepare": settings.prepare.model_dump(), "window": settings.data.window_days}
-    key |= {"tokenize": settings.tokenize.model_dump(), "code": code("data/tokenizer.py", "training")}
+        return STORE / f"tfidf-{night:02d}-{digest_of(key)[:16]}.npy"
+    key |= {"train": settings.train.model_dump(), "model": settings.model.model_dump()}
+    key |= {"tokenize": settings.tokenize.model_dump(), "code": code("training")}
     return STORE / f"glm-{night:02d}-{digest_of(key)[:16]}.npy"
 
 

@@ -22,6 +22,12 @@ from autoglm_ops.training.rows import Rows
 
 ROOT = Path(__file__).parents[2]
 BENCH = ROOT / ".autoglm" / "bench"
+DATA_CODE = (
+    *(f"data/{name}.py" for name in ("tokenizer", "augment", "dedup", "split", "weights")),
+    *(f"evaluation/{name}.py" for name in ("baseline", "forgetting", "metrics", "paired")),
+    "stages/prepare.py",
+)
+"""What makes a night's rows and tokens."""
 
 
 class World:
@@ -90,11 +96,8 @@ def tokens(world: World, night: int) -> Tokens:
     """What `tokenize` makes of everything up to `night`; kept in .autoglm/bench/tokens by the digest of its settings."""
     settings, samples = world.settings, world.splits(night).samples
     wanted = {"night": night, "prepare": settings.prepare.model_dump(), "tokenize": settings.tokenize.model_dump()}
-    wanted |= {"seed": settings.seed} if settings.prepare.augment.copies else {}
-    wanted |= {
-        "window": settings.data.window_days,
-        "code": code("data/tokenizer.py", "data/augment.py", "evaluation/baseline.py", "evaluation/forgetting.py"),
-    }
+    wanted |= {"window": settings.data.window_days, "code": code(*DATA_CODE)}
+    wanted |= {"seed": settings.seed} if settings.prepare.augment.copies or settings.prepare.half_life_days == "auto" else {}
     folder = BENCH / "tokens" / digest_of(wanted)[:16]
     length = settings.tokenize.max_length
     if not folder.exists():

@@ -55,9 +55,33 @@ def test_the_same_rows_in_another_order_say_the_same() -> None:
     assert found(texts, labels, days).days == found(*world(6, 40, turn=3)).days
 
 
-def test_what_is_older_than_the_newest_rows_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forgetting, "MOST", 360)
-    assert list(found(*world(10, 120, turn=5)).scores) == ["0", "1", "2"]
+def test_where_labels_are_noisy_and_nothing_turns_all_days_stay_alike() -> None:
+    for seed in range(6):
+        texts, labels, days = world(8, 40, turn=None, seed=seed)
+        draw = random.Random(seed)
+        noisy = [label if draw.random() < 0.75 else {"pos": "neg", "neg": "pos"}[label] for label in labels]
+        assert found(texts, noisy, days).days == 0
+
+
+def test_of_many_rows_some_of_each_day_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forgetting, "MOST", 600)
+    said = found(*world(10, 120, turn=5))
+    assert list(said.scores) == ["0", "1", "2", "4", "8"] and len(said.judged) == forgetting.JUDGED and 0 < said.days <= 2
+
+
+def test_one_old_row_is_no_reason_to_try_long_half_lives() -> None:
+    texts, labels, days = world(6, 40, turn=3)
+    assert list(found(["old", *texts], ["pos", *labels], ["1990-01-01", *days]).scores) == ["0", "1", "2", "4"]
+
+
+def test_labels_that_nobody_gave_teach_and_do_not_judge() -> None:
+    texts, labels, days = world(8, 80, turn=None)
+    sure = [row % 2 == 0 or day < "2026-01-06" for row, day in enumerate(days)]
+    wrong = [label if kept else {"pos": "neg", "neg": "pos"}[label] for label, kept in zip(labels, sure, strict=True)]
+    said = half_life(texts, wrong, [1.0 if kept else 0.1 for kept in sure], days, decay, 7)
+    assert said.scores["0"] > 0.7, "half of the judged days' rows have wrong labels, and none of them is asked"
+    nobody = half_life(texts, labels, [0.5] * len(texts), days, decay, 7)
+    assert nobody.days == 0 and nobody.judged == ()
 
 
 @settings(max_examples=25, deadline=None)

@@ -60,6 +60,8 @@ def test_the_train_config_layout_is_accepted(tmp_path: Path) -> None:
         ("prepare.half_life_days=-1", ("prepare.half_life_days = -1", "a number of days, 0 or more, or auto")),
         ("tracking.uri=mlruns", ("tracking.uri", "another folder in every run's workspace; write an absolute")),
         ("tracking.uri=sqlite:///mlflow.db", ("tracking.uri", "absolute")),
+        ("tracking.uri=SQLite+pysqlite:///mlflow.db", ("tracking.uri", "absolute")),
+        ("tracking.uri=FILE://mlruns", ("tracking.uri", "absolute")),
         ("nonsense", ("KEY=VALUE",)),
         ("train.epochs=[1", ("--set train.epochs", "YAML")),
         ("seed.x=1", ("seed.x", "not a section")),
@@ -77,7 +79,16 @@ def test_a_store_is_the_same_place_in_every_workspace(uri: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", [None, "/data/mlruns", "sqlite:////data/mlflow.db", "http://mlflow:5000", "postgresql://host/mlflow"]
+    "uri",
+    [
+        None,
+        "/data/mlruns",
+        "file:/data/mlruns",
+        "sqlite:////data/mlflow.db",
+        "http://mlflow:5000",
+        "postgresql://host/mlflow",
+        "databricks",
+    ],
 )
 def test_the_registry_is_the_same_one_in_every_workspace(uri: str | None) -> None:
     assert load(PARAMS, overrides=[f"tracking.uri={uri or 'null'}"], environ={}).tracking.uri == uri
