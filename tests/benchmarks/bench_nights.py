@@ -50,7 +50,6 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
         "prepare.augment.copies=2",
         "prepare.augment.operations=[crop]",
     ),
-    "params.yaml": (),
     "TrainingArguments' defaults": (
         "model.hidden_size=128",
         "model.layers=2",
@@ -63,6 +62,7 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
         "train.token_dropout=0",
         "train.average=0",
     ),
+    "params.yaml": (),
 }
 
 
