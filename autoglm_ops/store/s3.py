@@ -110,9 +110,11 @@ class S3Store:
         return digest
 
     def get(self, digest: str, target: Path) -> Path:
-        """Lay the folder down at `target`, each file checked. Raises Refused when it was never put, Tampered, TryAgain."""
+        """Lay the folder down at `target`, each file checked. Raises Refused when it was never put, UsageError
+        when there is no such bucket, Tampered, TryAgain."""
         key = self._key("folders", check_digest(digest))
         if self._head(key) is None:
+            self._patiently(lambda: self._say_why(key), key)  # the bucket itself may not be there
             raise Refused(
                 f"no artefact {digest} in {self._where(key)}; register the model again, or name its store (store.uri)"
             )
@@ -273,9 +275,17 @@ class S3Store:
         except ClientError as error:
             if code(error) in {"404", "NoSuchKey", "NotFound"}:
                 return None
-            if code(error) == "400":  # an answer to HEAD has no body that says why, as one to GET has
-                self._client.get_object(Bucket=self._bucket, Key=key, Range="bytes=0-0")["Body"].close()
+            if code(error) == "400":
+                self._say_why(key)
             raise
+
+    def _say_why(self, key: str) -> None:
+        """Raises what is wrong but that the object is not there: an answer to HEAD has no body that says so, as one to GET has."""
+        try:
+            self._client.get_object(Bucket=self._bucket, Key=key, Range="bytes=0-0")["Body"].close()
+        except ClientError as error:
+            if code(error) != "NoSuchKey":
+                raise
 
     def _download(self, key: str, what: str = "") -> BinaryIO:
         """The object's bytes, as they were stored. `what`: the words that a message about it begins with.

@@ -115,3 +115,9 @@ def test_a_wrong_key_and_a_wrong_bucket_are_said_at_once(
 def test_a_uri_without_a_bucket_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="names no bucket"):
         open_store("s3://", tmp_path)
+
+
+def test_what_is_asked_of_a_bucket_that_is_not_there_says_so(s3: str, tmp_path: Path) -> None:
+    store = open_store(f"s3://{BUCKET}-elsewhere/prefix", tmp_path)
+    with pytest.raises(UsageError, match="there is no such bucket"):
+        store.get("0" * 64, tmp_path / "back")
