@@ -18,7 +18,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def searched(settings: Settings, raw: Mapping[str, Any], found: Tokens) -> Any:
         return study.run(study.Session(space, default, strategy, budget, study.Place(folder=Path(folder))), trials, budget)
 
 
-def cells_of(settings: Settings, nights: list[int], seeds: int, seconds: float) -> dict[str, Any]:
+def cells_of(settings: Settings, arms: Sequence[str], nights: list[int], seeds: int, seconds: float) -> dict[str, Any]:
     """Fill missing cells, seed by seed, while `seconds` last; one that was begun is finished."""
     key = {
         "settings": {name: settings.model_dump(mode="json")[name] for name in ("train", "tune", "model", "prepare", "tokenize")}
@@ -129,7 +129,7 @@ def cells_of(settings: Settings, nights: list[int], seeds: int, seconds: float) 
     cells["patches"] = {str(night): [f"{one.key}: {one.old} -> {one.new}" for one in active[night].patches] for night in nights}
     for seed in range(seeds):
         for night in nights:
-            for arm in ARMS:
+            for arm in arms:
                 name = f"{arm}/{night}/{seed}"
                 if name not in cells and time.monotonic() < stop:
                     cells[name] = night_of(*arm_of(settings, active[night], arm), night, seed)
@@ -137,19 +137,19 @@ def cells_of(settings: Settings, nights: list[int], seeds: int, seconds: float) 
     return cells
 
 
-def compared(cells: dict[str, Any], nights: list[int], seeds: int) -> dict[str, Any]:
+def compared(cells: dict[str, Any], arms: Sequence[str], nights: list[int], seeds: int) -> dict[str, Any]:
     """Gain of `on` over the others, paired by seed, with a 95 % bootstrap interval over the seeds."""
     whole = [
-        seed for seed in range(seeds) if all(f"{arm}/{night}/{seed}" in cells for arm in ARMS for night in nights)
+        seed for seed in range(seeds) if all(f"{arm}/{night}/{seed}" in cells for arm in arms for night in nights)
     ]  # fmt: skip
     random = np.random.default_rng(0)
     found: dict[str, Any] = {"seeds": len(whole), "patches": cells["patches"]}
     if not whole:
         return found
     means = {
-        arm: np.array([[cells[f"{arm}/{night}/{seed}"]["f1"] for night in nights] for seed in whole]).mean(1) for arm in ARMS
+        arm: np.array([[cells[f"{arm}/{night}/{seed}"]["f1"] for night in nights] for seed in whole]).mean(1) for arm in arms
     }
-    for arm in ARMS:
+    for arm in arms:
         steps = float(np.mean([cells[f"{arm}/{night}/{seed}"]["steps"] for night in nights for seed in whole]))
         gain = means["on"] - means[arm]
         drawn = gain[random.integers(len(gain), size=(RESAMPLES, len(gain)))].mean(1)
@@ -158,7 +158,7 @@ def compared(cells: dict[str, Any], nights: list[int], seeds: int) -> dict[str, 
     return found
 
 
-def show(result: dict[str, Any], nights: list[int]) -> None:
+def show(result: dict[str, Any], arms: Sequence[str], nights: list[int]) -> None:
     console = Console()
     for night, patches in result["patches"].items():
         console.print(f"in force on night {night}:", *(patches or ["nothing"]), sep="\n  ")
@@ -168,7 +168,7 @@ def show(result: dict[str, Any], nights: list[int]) -> None:
     printed = Printed(
         "patches", "macro-F1 on the next day", "gain of patches", "95 % interval", "steps of the training", box=None
     )
-    for arm in ARMS:
+    for arm in arms:
         one = result[arm]
         gain = ("", "") if arm == "on" else (f"{one['gain']:+.4f}", f"{one['low']:+.4f} to {one['high']:+.4f}")
         printed.add_row(arm, f"{one['f1']:.4f}", *gain, f"{one['steps']:.0f}")
@@ -180,12 +180,15 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=list(SMALL), help="a setting, as in `autoglm run --set`")
     parser.add_argument("--nights", type=int, nargs="+", default=[5, 7])
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="on is what the others are held against")
     parser.add_argument("--seconds", type=float, default=420, help="begin no night after so many; call again to go on")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     settings = load(ROOT / "params.yaml", environ={}, overrides=asked.set)
-    result = compared(cells_of(settings, asked.nights, asked.seeds, asked.seconds), asked.nights, asked.seeds)
-    show(result, asked.nights)
+    arms = list(dict.fromkeys(("on", *asked.arms)))
+    cells = cells_of(settings, arms, asked.nights, asked.seeds, asked.seconds)
+    result = compared(cells, arms, asked.nights, asked.seeds)
+    show(result, arms, asked.nights)
     write_text(BENCH / "patches.json", json.dumps({"set": asked.set, "nights": asked.nights, **result}, indent=1) + "\n")
 
 
