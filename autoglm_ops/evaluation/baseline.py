@@ -20,6 +20,7 @@ FEATURES = 200_000
 """At most this many 1- and 2-character features are kept, the most frequent: it bounds memory on large corpora."""
 FOLDS = 5
 """A teacher thinks of each fifth of the rows what the other four fifths taught it."""
+PRIOR, RAKINGS, TINY = 20, 50, 1e-12
 
 
 def majority(labels: Sequence[str]) -> str:
@@ -69,13 +70,15 @@ def opinions(
     texts: Sequence[str],
     labels: Sequence[str],
     weights: Sequence[float],
+    days: Sequence[str],
     asked: Sequence[str],
     origins: Sequence[int],
     names: Sequence[str],
 ) -> NDArray[np.float32]:
     """Probabilities [m, names] that TF-IDF + logistic regression gives each `asked` text [m], not having learned from the row of `texts`
     that it is or was made of (`origins`, row numbers [m]). Which rows are left out together hangs on their texts alone, not on their
-    order; the features are those of all texts, counted once.
+    order; the features are those of all texts, counted once. The probabilities of each of `days` [n] are `raked`: of a row's own label
+    they hear as of one in that day's share.
 
     Raises BadData where the rows are so few that a fold's others are none.
     """
@@ -94,7 +97,30 @@ def opinions(
             _learned(model, known[seen], taught, [weights[place] for place in seen])
             places = np.array([names.index(str(label)) for label in model.classes_])
             found[np.ix_(mine, places)] = model.predict_proba(wanted[mine])
+    truth, heavy, of = (np.asarray(given)[np.asarray(origins, np.int64)] for given in (labels, weights, days))
+    for day in np.unique(of):
+        mine = of == day
+        found[mine] = raked(found[mine], truth[mine] == np.array(names)[:, None], heavy[mine])
     return found
+
+
+def raked(thought: NDArray[np.float32], is_label: NDArray[np.bool_], weights: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Probabilities [n, labels], each label's odds multiplied so that their mean is that label's share; is_label [labels, n], weights [n].
+
+    What is taught by four domains and asked of a fifth leans to a side: of the first night of other texts 0.405 was thought positive
+    where 0.485 was, and a student repeats it (macro-F1 of the next day 0.649; raked 0.688, mean of four seeds). Iterative proportional
+    fitting (Deming & Stephan 1940). The share is held back by PRIOR rows of what was thought, so that few rows say little. A slope
+    besides, which makes opinions surer, was no better.
+    """
+    if not weights.sum():
+        return thought
+    part = weights / weights.sum()
+    share = (is_label @ part * len(part) + thought.T @ part * PRIOR) / (len(part) + PRIOR)
+    found = thought.astype(np.float64)
+    for _ in range(RAKINGS):
+        found *= share / np.maximum(found.T @ part, TINY)
+        found /= found.sum(1, keepdims=True)
+    return found.astype(np.float32)
 
 
 def _parts() -> tuple[Any, Any]:

@@ -63,6 +63,7 @@ def teacher_of(rows: Sequence[Sample], copies: Sequence[Copy], labels: tuple[str
         [row.text for row in rows],
         [row.label for row in rows],
         [row.weight for row in rows],
+        [row.day for row in rows],
         [row.text for row in rows] + [copy.text for copy in copies],
         [*range(len(rows)), *(number[copy.parent] for copy in copies)],
         labels,
