@@ -19,13 +19,15 @@ from autoglm_ops.errors import Tampered
 
 
 class TokenMeta(Record):
-    """`meta.json`. vocabulary: how many token ids there are. labels: label id -> label. rows: split -> rows."""
+    """`meta.json`. vocabulary: how many token ids there are. labels: label id -> label. rows: split -> rows. mean_length: tokens
+    of a training row on average, rounded up; 0 where an older version wrote it."""
 
     vocabulary: int
     pad_id: int
     max_length: int
     labels: tuple[str, ...]
     rows: dict[str, int]
+    mean_length: int = 0
 
 
 @dataclass(frozen=True)

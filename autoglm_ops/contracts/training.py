@@ -37,7 +37,8 @@ class ModelShape(Record):
     that one module owns; `outputs` the columns the head gives per scored position, and `scored` the positions scored per row.
     `norm_width` is the sum of what a layer's norms normalise, `scores` whether dropout inside attention makes it keep its scores.
     `reads_last`: of its only layer, all but keys and values is computed for the last token of a row alone (training/readout.py).
-    An expert layer is `expert_layers` of `layers`, and a token passes `expert_width` of its inner width.
+    An expert layer is `expert_layers` of `layers`, and a token passes `expert_width` of its inner width. `mean_length` is a row's usual
+    length where rows are not all `max_length` long: time hangs on it, memory on the longest.
     """
 
     parameters: int = Field(ge=1)
@@ -63,6 +64,7 @@ class ModelShape(Record):
     experts: int = Field(default=0, ge=0)
     expert_layers: int = Field(default=0, ge=0)
     expert_width: int = Field(default=0, ge=0)
+    mean_length: int = Field(default=0, ge=0)
 
 
 class _Degrees(Protocol):

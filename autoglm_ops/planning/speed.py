@@ -16,12 +16,16 @@ GPU_SHARE = 0.45
 """Of a GPU's stated TFLOPs, what large transformers reach: 43 to 52 % on A100s (Korthikanti et al. 2022, table 5)."""
 LINK_SHARE = 0.8
 """Of a link's stated rate, what a ring of large messages reaches."""
-CORE_GFLOPS = 25.0
-"""A CPU core in fp32, measured on small GLMs. Threads of one rank beyond the first add little: their operations are too short."""
-THREADS_POWER = 0.5
-GLOO_GBS = 1.0
-HOST_MEMORY_GBS = 100.0
-"""What Adam on the host reads and writes, over all ranks of a node; it touches 28 bytes a parameter."""
+CORE_GFLOPS, THREADS_POWER = 27.0, 0.65
+"""A CPU core in fp32, and what its rank's other threads add. With these, GLOO_GBS and CORE_MEMORY_GBS the plan is the faster one of one
+and two ranks on two cores for each of five GLMs, batches of 32 short rows (ms a step, one rank and two): one layer read at its last
+token, 128 wide 30 and 42, 256 wide 47 and 77, 512 wide 102 and 165; four layers, 128 wide 182 and 170, 384 wide 889 and 796. Some 20 ms
+of each are the engine's own, whatever the plan, and not counted here."""
+GLOO_GBS = 0.5
+HOST_MEMORY_GBS, CORE_MEMORY_GBS = 100.0, 8.0
+"""What Adam on the host reads and writes: over all ranks of a node, and of one CPU rank."""
+ADAM_BYTES = 28
+"""That it touches a parameter."""
 _KERNELS = 60  # launches a layer and micro-batch, forward and backward, 10 microseconds each on a GPU or a core
 _LAUNCH = 1e-5
 _DISPATCH = 12
@@ -37,7 +41,8 @@ def step_seconds(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> f
     """Seconds of one step over the global batch."""
     if layout.split:
         return round(_split(shape, layout, hardware), 6)
-    return round(_compute(shape, layout, hardware) + _messages(shape, layout, hardware) + _host(shape, layout, hardware), 6)
+    seconds = _compute(shape, layout, hardware) + _update(shape.parameters, layout)
+    return round(seconds + _messages(shape, layout, hardware) + _host(shape, layout, hardware), 6)
 
 
 def _split(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> float:
@@ -49,8 +54,9 @@ def _split(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> float:
     launch = _LAUNCH * (_DISPATCH if layout.tensor > 1 else 1)
     each = step_flops(shape, layout) / count / parts / _rate(layout, hardware) + layers * _KERNELS * launch
     each += layers * _tensor_seconds(shape, layout, hardware) + _hand_over(shape, layout, hardware)
-    copies = 2 * part_of(shape, layout, first=True, last=layout.pipeline == 1) * 4 * (layout.copies - 1) / layout.copies
-    return each * (count + layout.pipeline - 1) + copies / (_link(layout, hardware) * 1e9)
+    own = part_of(shape, layout, first=True, last=layout.pipeline == 1)
+    copies = 2 * own * 4 * (layout.copies - 1) / layout.copies
+    return each * (count + layout.pipeline - 1) + copies / (_link(layout, hardware) * 1e9) + _update(own, layout)
 
 
 def _tensor_seconds(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> float:
@@ -74,30 +80,38 @@ def _hand_over(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> flo
     return moved / (_link(layout, hardware) * 1e9)
 
 
-def row_flops(shape: ModelShape, *, whole: bool = False) -> float:
-    """Floating-point operations of a forward pass over one row of the longest: 2 a weight and token, 4 × layers × width × length for
-    attention (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
+def row_flops(shape: ModelShape, *, whole: bool = False, length: int | None = None) -> float:
+    """Floating-point operations of a forward pass over one row of `length` tokens, of the longest by default: 2 a weight and token,
+    4 × layers × width × length for attention (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
 
     Of a model that reads its last token, 2 a weight of keys and values and token; the rest and attention for one token, unless `whole`.
     """
+    length = length or shape.max_length
     looked_up = 0 if shape.tied else shape.vocabulary * shape.hidden_size
     weights = max(1, (shape.active_parameters or shape.parameters) - looked_up)
-    attention = 4 * shape.layers * (shape.query_width or shape.hidden_size) * shape.max_length
+    attention = 4 * shape.layers * (shape.query_width or shape.hidden_size) * length
     if shape.reads_last and not whole:
         always = 2 * shape.hidden_size * shape.kv_width
-        return float(2 * always * shape.max_length + 2 * (weights - always) + attention)
-    return float(shape.max_length * (2 * weights + attention))
+        return float(2 * always * length + 2 * (weights - always) + attention)
+    return float(length * (2 * weights + attention))
 
 
 def step_flops(shape: ModelShape, layout: Layout) -> float:
-    """Of a step on one rank: three times a forward pass, and a fourth when activations are computed again."""
-    rows = layout.micro_batch * layout.accumulation
-    return rows * row_flops(shape, whole=layout.checkpointing) * (4 if layout.checkpointing else 3)
+    """Of a step on one rank, over rows of the usual length: three times a forward pass, and a fourth when activations are computed again."""
+    rows, again = layout.micro_batch * layout.accumulation, layout.checkpointing
+    return rows * row_flops(shape, whole=again, length=shape.mean_length or None) * (4 if again else 3)
 
 
 def _compute(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> float:
     launches = shape.layers * _KERNELS * _LAUNCH * layout.accumulation
     return step_flops(shape, layout) / _rate(layout, hardware) + launches
+
+
+def _update(parameters: int, layout: Layout) -> float:
+    """The optimizer of a CPU rank; a GPU's memory is so fast that it is left out. Counted whole where it is sharded: whether sharding saves
+    more of it than its own copies take was not measured.
+    """
+    return ADAM_BYTES * parameters / (CORE_MEMORY_GBS * 1e9) if layout.device == "cpu" else 0.0
 
 
 def _rate(layout: Layout, hardware: HardwareSpec) -> float:
@@ -137,5 +151,5 @@ def _host(shape: ModelShape, layout: Layout, hardware: HardwareSpec) -> float:
     ups = 1 if layout.offload == "optimizer" else 1 + 2 * layout.accumulation
     moved = (1 + ups) * shape.parameters * layout.width / layout.ranks
     local = min(layout.ranks, max(1, hardware.gpus))
-    adam = 28 * shape.parameters / layout.ranks * local / (HOST_MEMORY_GBS * 1e9)
+    adam = ADAM_BYTES * shape.parameters / layout.ranks * local / (HOST_MEMORY_GBS * 1e9)
     return moved / ((hardware.host_gbs or _UNKNOWN_LINK) * LINK_SHARE * 1e9) + adam

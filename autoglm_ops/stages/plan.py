@@ -18,6 +18,7 @@ def run(context: Context) -> Outcome:
     settings = context.settings
     meta = TokenMeta.read(context.output("tokenize", "meta.json"))
     shape = exact_shape(ModelSpec.of(settings.model.model_dump(), meta, context.origin))
+    shape = shape.model_copy(update={"mean_length": meta.mean_length})
     plan = make_plan(
         HardwareSpec.read(context.input("hardware")),
         shape,

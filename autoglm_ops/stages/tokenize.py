@@ -5,6 +5,7 @@ Augmented copies are learned from and nothing else: they stand in the training a
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -39,17 +40,18 @@ def run(context: Context) -> Outcome:
     copies = read_copies(made) if made.is_file() else []
     teacher = None if settings.teacher == "none" else teacher_of(samples["train"], copies, labels)
     samples["train"] += [copy.sample() for copy in copies]
-    tokens = 0
+    lengths = dict[str, int]()
     for name, rows in samples.items():
         ids = tokenizers.encode(tokenizer, [row.text for row in rows], settings.max_length)
         weights = [row.weight for row in rows]
         write_arrays(context.out, name, ids, _label_ids(rows, labels), weights, teacher if name == "train" else None)
-        tokens += sum(map(len, ids))
+        lengths[name] = sum(map(len, ids))
     rows_of = {name: len(rows) for name, rows in samples.items()}
     size = tokenizer.get_vocab_size()
-    TokenMeta(vocabulary=size, pad_id=pad_id, max_length=settings.max_length, labels=labels, rows=rows_of).write(
-        context.out / "meta.json"
-    )
+    usual, tokens = math.ceil(lengths["train"] / rows_of["train"]), sum(lengths.values())
+    TokenMeta(
+        vocabulary=size, pad_id=pad_id, max_length=settings.max_length, labels=labels, rows=rows_of, mean_length=usual
+    ).write(context.out / "meta.json")
     facts = {"tokenizer": digest_path(folder), "trained": given is None, "vocabulary": size, "tokens": tokens}
     if teacher is not None:  # how often the teacher, not having seen a row, thinks what its label says
         facts["teacher_agrees"] = round(float(np.mean(teacher.argmax(1) == _label_ids(samples["train"], labels))), 4)
