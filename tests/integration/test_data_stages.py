@@ -81,6 +81,8 @@ def test_the_bundled_dataset_goes_through(workspace: Make) -> None:
         assert int(arrays.tokens.max()) < meta.vocabulary
         labels = [row.label for row in read_samples(root / f"out/prepare/{split}.parquet")]
         assert [meta.labels[number] for number in arrays.labels] == labels
+    train = TokenArrays.open(root / "out/tokenize", "train")
+    assert meta.mean_length - 1 < len(train.tokens) / len(train) <= meta.mean_length
     written = "".join(path.read_text() for path in (root / "out").rglob("*.json"))
     assert str(root) not in written
 

@@ -19,6 +19,7 @@ WORDS = "abcdefghijklmnopqrstuvwxyz"
 SETTINGS = {
     "model": {"name": "glm-tiny", "hidden_size": 32, "heads": 2},
     "tokenize": {"max_length": 16},
+    "plan": {"ranks": 2},  # so small a model would be trained by one
     "train": {"batch_size": 16, "learning_rate": 0.01, "epochs": 4, "evaluations": 8},
     "tune": {"trials": 3, "steps": 12, "space": {"train.learning_rate": {"loguniform": [1e-3, 2e-2]}}},
 }
