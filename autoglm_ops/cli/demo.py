@@ -134,6 +134,7 @@ class _Play:
                         self.rule.renew(baseline.model, replay.promise(baseline))
                 client.close()
             self._now("")
+        self.console.print()  # the table's last line has no end where its output is a file
         return self.results, self.checks
 
     def _serve(self, number: int, batch: Traffic, client: replay.Client, champion: ModelRef) -> list[str]:
