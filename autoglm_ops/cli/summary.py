@@ -30,7 +30,7 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("tuning", f"{tuning['trials']} trials; best {_settings(tuning['best'])}"),
         (
             "training",
-            f"{training['ranks']} ranks, ZeRO {training['zero_stage']}, {training['steps']} steps"
+            f"{training['ranks']} rank{'s' * (training['ranks'] != 1)}, ZeRO {training['zero_stage']}, {training['steps']} steps"
             + (f", {training['tokens_per_second']:,.0f} tokens/s" if training.get("tokens_per_second") else "")
             + _int8(training.get("quantised")),
         ),

@@ -239,7 +239,7 @@ def _why_cut(layout: Layout, shape: ModelShape) -> str:
 
 
 def _why_micro(layout: Layout, batch_size: int, fixed: int | None) -> str:
-    by = f"{layout.copies} copies" if layout.split else f"{layout.ranks} ranks"
+    by = f"{layout.copies} copies" if layout.split else f"{layout.ranks} rank{'s' * (layout.ranks != 1)}"
     what = f"micro-batch {layout.micro_batch} × accumulation {layout.accumulation} × {by} = {batch_size}"
     if fixed is not None:
         return f"{what}: fixed by plan.micro_batch"
