@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -31,8 +32,8 @@ def run(root: Path, name: str, command: tuple[str, ...], settings: Settings) -> 
 
 
 def _kernels(root: Path) -> dict[str, str]:
-    """Where a stage keeps its compiled loops: not in the workspace, where no other run would find them."""
-    place = home_of(root) / "cache" / "numba"
+    """Where a stage keeps its compiled loops: where the environment says, or at home. In the workspace no other run would find them."""
+    place = os.environ.get("NUMBA_CACHE_DIR") or home_of(root) / "cache" / "numba"
     return {"NUMBA_CACHE_DIR": str(place), "NUMBA_CACHE_LOCATOR_CLASSES": "autoglm_ops.data.kernels.BySource"}
 
 

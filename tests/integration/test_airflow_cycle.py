@@ -186,7 +186,7 @@ def test_a_wrong_call_is_refused_before_any_work(airflow: Airflow, dag: str, con
     assert airflow.tasks(dag, "manual__wrong") == {}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_killed_run_leaves_no_child_and_is_gone_on_with(
     airflow: Airflow, environment: dict[str, str], number: signal.Signals
 ):

@@ -72,6 +72,7 @@ def test_mapped_trials_and_the_stage_alone_leave_identical_records(tmp_path: Pat
     assert set(runner.require("tune", apart).measured["trials"]) == {"0", "1", "2", "3"}
 
 
+@pytest.mark.slow
 def test_through_the_store_as_on_a_cluster_a_look_is_the_same(tmp_path: Path) -> None:
     here, away = prepared(tmp_path / "here"), prepared(tmp_path / "away")
     (away / "autoglm_ops").symlink_to(ROOT / "autoglm_ops")
@@ -144,6 +145,7 @@ def test_a_job_trains_its_own_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not trials_away.leave(settings)
 
 
+@pytest.mark.slow
 def test_a_refused_trial_of_a_round_stands_in_the_studys_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each by its number and its reason, for no stage comes after it that could say so; and no longer than it is refused."""
     root = prepared(tmp_path / "w")
