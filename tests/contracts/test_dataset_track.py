@@ -58,7 +58,7 @@ def committed(root: Path, folder: Path) -> str:
     return git(root, "rev-parse", "HEAD")
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=[pytest.param("folder", marks=pytest.mark.slow), "s3"])
 def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Path], None]:
     def add(root: Path) -> None:
         url = str(tmp_path / "remote") if request.param == "folder" else request.getfixturevalue("s3") + "/dvc"

@@ -15,7 +15,7 @@ import yaml
 
 from autoglm_ops.data.follow import Bounds, Commits, LiveRoutes, follow, open_log
 
-KILLS = 16  # of each log
+KILLS = 10  # of each log
 EVENTS = 6000
 COLUMNS = {name: name for name in ("text", "label", "timestamp", "id", "source")}
 FOLLOWER = """

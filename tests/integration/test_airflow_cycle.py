@@ -135,6 +135,7 @@ def test_the_loop_triggers_one_retraining_with_the_winner_and_it_is_run(airflow:
     assert airflow.tasks("feedback_retune", "manual__loop")["close_run"] == ("success", 1)
 
 
+@pytest.mark.slow
 def test_a_backfill_opens_each_day_and_may_not_promote(airflow: Airflow, capsys: pytest.CaptureFixture[str]):
     from autoglm_airflow import drive
 

@@ -117,6 +117,7 @@ def test_a_job_lays_down_what_it_was_asked_for_and_nothing_else(tmp_path: Path, 
     assert sorted(context.scratch.rglob("*")) == before != []
 
 
+@pytest.mark.slow
 def test_a_round_that_is_sent_away_leaves_the_bytes_of_one_trained_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

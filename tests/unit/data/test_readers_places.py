@@ -124,6 +124,7 @@ print(json.dumps([rows, rejects]))
 """
 
 
+@pytest.mark.slow  # a line of 100 MB is in the suite
 def test_a_line_of_half_a_gibibyte_is_read_in_constant_memory(tmp_path: Path) -> None:
     """As a sparse file, so that it is only read; and another out of 12 kB of Zstandard, with the bomb's fuse taken out."""
     import zstandard
