@@ -155,7 +155,7 @@ def _show(done: Done, ready: Ready, place: Place, seconds: float) -> None:
     plan = done.record.plan
     table.add_row(
         "layout",
-        f"{plan.copies} x {plan.micro_batch} x {plan.accumulation} = {plan.global_batch} rows a step, {kind_of(plan)} on {plan.ranks} ranks",
+        f"{plan.copies} x {plan.micro_batch} x {plan.accumulation} = {plan.global_batch} rows a step, {kind_of(plan)} on {plan.ranks} rank{'s' * (plan.ranks != 1)}",
     )
     table.add_row(
         "loss",

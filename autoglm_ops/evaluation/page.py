@@ -215,7 +215,10 @@ def _training(record: TrainingRecord, plan: ParallelPlan) -> dict[str, Any]:
             *([] if record.quantised is None else [("published as", _int8(record.quantised))]),
         ],
         "plan": [
-            ("layout", f"{plan.ranks} ranks on {plan.device}, ZeRO stage {plan.zero_stage}, {plan.precision}"),
+            (
+                "layout",
+                f"{plan.ranks} rank{'s' * (plan.ranks != 1)} on {plan.device}, ZeRO stage {plan.zero_stage}, {plan.precision}",
+            ),
             ("batch", f"{plan.ranks} × {plan.micro_batch} × {plan.accumulation} = {plan.global_batch}"),
             ("memory per rank", _memory(plan)),
         ],

@@ -109,7 +109,7 @@ def refuse_unless_fits(plan: ParallelPlan) -> None:
         host = f" and {plan.memory_bytes['host'] / GIB:.2f} GiB of the host's"
     raise Refused(
         f"does-not-fit: a rank needs {total:.2f} GiB ({parts}){host} and may use {usable:.2f} GiB, at {layout_of(plan).kind} with "
-        f"micro-batch {plan.micro_batch} on {plan.ranks} {plan.device} ranks; take a smaller model or tokenize.max_length, or more memory"
+        f"micro-batch {plan.micro_batch} on {plan.ranks} {plan.device} rank{'s' * (plan.ranks != 1)}; take a smaller model or tokenize.max_length, or more memory"
     )
 
 
@@ -227,7 +227,7 @@ def _why_stage(best: Weighed, shape: ModelShape, fixed: int | None) -> str:
     if layout.zero_stage == 0:
         alone = "one rank has nobody to shard with" if layout.ranks == 1 else "sharding would only cost messages"
         return f"ZeRO 0: {states}; {alone}"
-    return f"ZeRO {layout.zero_stage}: {states}; of the stages that fit on {layout.ranks} ranks the fastest, or the smallest there is"
+    return f"ZeRO {layout.zero_stage}: {states}; of the stages that fit on {layout.ranks} rank{'s' * (layout.ranks != 1)} the fastest, or the smallest there is"
 
 
 def _why_cut(layout: Layout, shape: ModelShape) -> str:

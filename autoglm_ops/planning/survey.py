@@ -81,7 +81,7 @@ def _over(item: Weighed) -> tuple[bool, int]:
 
 def _shortfall(item: Weighed) -> str:
     layout, memory = item.layout, item.memory
-    where = f"on {layout.ranks} ranks at micro-batch {layout.micro_batch}"
+    where = f"on {layout.ranks} rank{'s' * (layout.ranks != 1)} at micro-batch {layout.micro_batch}"
     if memory["total"] > item.room:
         largest = max(_PARTS, key=lambda name: memory[name])
         needs = f"needs {memory['total'] / GIB:,.1f} GiB of {item.room / GIB:,.1f} {where}"
@@ -113,7 +113,7 @@ def _facts(found: PlanSurvey) -> dict[str, str]:
 
 
 def _plan_facts(plan: ParallelPlan) -> dict[str, str]:
-    layout = f"{plan.ranks} ranks x {plan.micro_batch} x {plan.accumulation}"
+    layout = f"{plan.ranks} rank{'s' * (plan.ranks != 1)} x {plan.micro_batch} x {plan.accumulation}"
     return {
         "layout": layout,
         "kind": kind_of(plan),

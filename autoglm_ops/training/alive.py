@@ -23,7 +23,7 @@ def judge(folder: Path, seconds: float, now: float) -> tuple[bool, str]:
     if not beats:
         return False, f"no beat below {folder}: no rank has started there"
     if not running:
-        return True, f"all {len(beats)} ranks are done"
+        return True, "its one rank is done" if len(beats) == 1 else f"all {len(beats)} ranks are done"
     oldest = max(running, key=lambda beat: beat.age(now))
     said = f"rank {oldest.rank} ({oldest.phase}, step {oldest.step}) last moved {oldest.age(now):.1f} s ago"
     return oldest.age(now) <= seconds, f"{said}; the limit is {seconds:g} s"

@@ -55,7 +55,7 @@ def test_what_cannot_be_read_is_no_beat(tmp_path: Path) -> None:
     [
         ("training", 1.0, True, "rank 0 (training, step 7) last moved"),
         ("training", 500.0, False, "the limit is 60 s"),
-        ("done", 500.0, True, "all 1 ranks are done"),
+        ("done", 500.0, True, "its one rank is done"),
     ],
 )
 def test_liveness(tmp_path: Path, phase: str, age: float, alive: bool, said: str) -> None:
