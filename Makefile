@@ -31,10 +31,8 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 run: install ## one whole retraining cycle on real data; ARGS="--set train.epochs=1"
 	@autoglm run $(ARGS)
 
-# One more than there are cores, for many tests wait: for a server, a scheduler, a child.
-WORKERS = $$(( $(shell env -u OMP_NUM_THREADS nproc) + 1 ))
-test: install ## the tests, all cores
-	@pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test: install ## the tests, a process a core
+	@pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: install ## format, lint, types and unit tests: before every commit
 	@ruff format --check --quiet .
